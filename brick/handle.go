@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -132,14 +133,13 @@ func ParseDirHandleTarget(target string) (parent gfid.GFID, base string, errno s
 	return parent, base, 0
 }
 
-// Path is where the directory g is below the root, "" for the root itself, by
+// DirPath is where the directory g is below the root, "" for the root itself, by
 // following handles upward. A handle that leads nowhere is its errno; a circle
 // is ELOOP.
 func (b *Brick) DirPath(g gfid.GFID) (string, syscall.Errno) {
 	var parts []string
-	for n := 0; g != gfid.Root; n++ {
-		// PATH_MAX bounds what one call can name, not how deep a tree is.
-		if n > 1<<16 {
+	for g != gfid.Root {
+		if len(parts) > maxDepth {
 			return "", syscall.ELOOP
 		}
 		parent, base, errno := b.ReadDirHandle(g)
@@ -149,9 +149,7 @@ func (b *Brick) DirPath(g gfid.GFID) (string, syscall.Errno) {
 		parts = append(parts, base)
 		g = parent
 	}
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
+	slices.Reverse(parts)
 	return filepath.Join(parts...), 0
 }
 
