@@ -30,7 +30,7 @@ var noXattrat atomic.Bool
 // ENODATA: there is none. ERANGE: buf is too small.
 func Getxattr(dirfd int, name, attr string, buf []byte) (int, syscall.Errno) {
 	n, errno := xattrat(unix.SYS_GETXATTRAT, dirfd, name, attr, buf, 0)
-	if errno == syscall.ENOSYS {
+	if viaProc(name, errno) {
 		p, follow := procPath(dirfd, name)
 		if follow {
 			n, err := unix.Getxattr(p, attr, buf)
@@ -46,7 +46,7 @@ func Getxattr(dirfd int, name, attr string, buf []byte) (int, syscall.Errno) {
 // empty. flags are XATTR_CREATE, XATTR_REPLACE or 0.
 func Setxattr(dirfd int, name, attr string, val []byte, flags int) syscall.Errno {
 	_, errno := xattrat(unix.SYS_SETXATTRAT, dirfd, name, attr, val, flags)
-	if errno == syscall.ENOSYS {
+	if viaProc(name, errno) {
 		p, follow := procPath(dirfd, name)
 		if follow {
 			return errnoOf(unix.Setxattr(p, attr, val, flags))
@@ -59,12 +59,43 @@ func Setxattr(dirfd int, name, attr string, val []byte, flags int) syscall.Errno
 // Removexattr removes the xattr attr of name in dirfd, or of dirfd itself when
 // name is empty.
 func Removexattr(dirfd int, name, attr string) syscall.Errno {
-	if noXattrat.Load() {
+	errno := removexattrat(dirfd, name, attr)
+	if viaProc(name, errno) {
 		p, follow := procPath(dirfd, name)
 		if follow {
 			return errnoOf(unix.Removexattr(p, attr))
 		}
 		return errnoOf(unix.Lremovexattr(p, attr))
+	}
+	return errno
+}
+
+// Listxattr reads the names of name's xattrs, each followed by a NUL, into buf
+// and returns their size; an empty buf asks for the size only.
+func Listxattr(dirfd int, name string, buf []byte) (int, syscall.Errno) {
+	n, errno := listxattrat(dirfd, name, buf)
+	if viaProc(name, errno) {
+		p, follow := procPath(dirfd, name)
+		if follow {
+			n, err := unix.Listxattr(p, buf)
+			return n, errnoOf(err)
+		}
+		n, err := unix.Llistxattr(p, buf)
+		return n, errnoOf(err)
+	}
+	return n, errno
+}
+
+// viaProc reports whether a call that answered errno is to be made again through
+// /proc/self/fd: the kernel lacks the calls, or the object is an O_PATH
+// descriptor itself, which they refuse.
+func viaProc(name string, errno syscall.Errno) bool {
+	return errno == syscall.ENOSYS || errno == syscall.EBADF && name == ""
+}
+
+func removexattrat(dirfd int, name, attr string) syscall.Errno {
+	if noXattrat.Load() {
+		return syscall.ENOSYS
 	}
 	p, errno := cstring(name)
 	if errno != 0 {
@@ -78,22 +109,13 @@ func Removexattr(dirfd int, name, attr string) syscall.Errno {
 		unix.AT_EMPTY_PATH|atFlags, uintptr(unsafe.Pointer(a)), 0, 0)
 	if errno == syscall.ENOSYS {
 		noXattrat.Store(true)
-		return Removexattr(dirfd, name, attr)
 	}
 	return errno
 }
 
-// Listxattr reads the names of name's xattrs, each followed by a NUL, into buf
-// and returns their size; an empty buf asks for the size only.
-func Listxattr(dirfd int, name string, buf []byte) (int, syscall.Errno) {
+func listxattrat(dirfd int, name string, buf []byte) (int, syscall.Errno) {
 	if noXattrat.Load() {
-		p, follow := procPath(dirfd, name)
-		if follow {
-			n, err := unix.Listxattr(p, buf)
-			return n, errnoOf(err)
-		}
-		n, err := unix.Llistxattr(p, buf)
-		return n, errnoOf(err)
+		return 0, syscall.ENOSYS
 	}
 	p, errno := cstring(name)
 	if errno != 0 {
@@ -107,7 +129,6 @@ func Listxattr(dirfd int, name string, buf []byte) (int, syscall.Errno) {
 		unix.AT_EMPTY_PATH|atFlags, uintptr(b), uintptr(len(buf)), 0)
 	if errno == syscall.ENOSYS {
 		noXattrat.Store(true)
-		return Listxattr(dirfd, name, buf)
 	}
 	return int(n), errno
 }
