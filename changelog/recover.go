@@ -5,8 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
-	"slices"
 )
 
 // tail is a changelog that a dead process left unsealed.
@@ -235,64 +233,4 @@ func (l *Log) install(next *successor) error {
 	l.f, l.fd, l.enc = next.f, int(next.f.Fd()), next.enc
 	l.off, l.synced = int64(headerLen), int64(headerLen)
 	return l.d.syncDir(".")
-}
-
-// sealedAfter lists the stamps of the sealed changelogs in dir that are later
-// than after, in order: those in day directories, and those that releases of
-// GlusterFS from before the day directories put into dir itself.
-func sealedAfter(dir string, after int64) ([]int64, error) {
-	var stamps []int64
-	from := dayDir(after)
-	top, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	stamps = appendSealed(stamps, top, after)
-	for _, year := range subdirs(top, from[:4]) {
-		months, err := os.ReadDir(path.Join(dir, year))
-		if err != nil {
-			return nil, err
-		}
-		for _, month := range subdirs(months, "") {
-			days, err := os.ReadDir(path.Join(dir, year, month))
-			if err != nil {
-				return nil, err
-			}
-			for _, day := range subdirs(days, "") {
-				rel := path.Join(year, month, day)
-				if rel < from {
-					continue
-				}
-				files, err := os.ReadDir(path.Join(dir, rel))
-				if err != nil {
-					return nil, err
-				}
-				stamps = appendSealed(stamps, files, after)
-			}
-		}
-	}
-	slices.Sort(stamps)
-	return slices.Compact(stamps), nil
-}
-
-func appendSealed(stamps []int64, entries []os.DirEntry, after int64) []int64 {
-	for _, e := range entries {
-		stamp, empty, ok := parseSealedBase(e.Name())
-		if ok && !empty && stamp > after && e.Type().IsRegular() {
-			stamps = append(stamps, stamp)
-		}
-	}
-	return stamps
-}
-
-// subdirs are the directories among entries whose names are numbers, from the
-// given one on.
-func subdirs(entries []os.DirEntry, from string) []string {
-	var names []string
-	for _, e := range entries {
-		if _, ok := parseStamp(e.Name()); ok && e.IsDir() && e.Name() >= from {
-			names = append(names, e.Name())
-		}
-	}
-	return names
 }

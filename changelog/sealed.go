@@ -1,7 +1,9 @@
 package changelog
 
 import (
+	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,4 +50,64 @@ func parseStamp(digits string) (int64, bool) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	return n, err == nil
+}
+
+// sealedAfter lists the stamps of the sealed changelogs in dir that are later
+// than after, in order: those in day directories, and those that releases of
+// GlusterFS from before the day directories put into dir itself.
+func sealedAfter(dir string, after int64) ([]int64, error) {
+	var stamps []int64
+	from := dayDir(after)
+	top, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	stamps = appendSealed(stamps, top, after)
+	for _, year := range subdirs(top, from[:4]) {
+		months, err := os.ReadDir(path.Join(dir, year))
+		if err != nil {
+			return nil, err
+		}
+		for _, month := range subdirs(months, "") {
+			days, err := os.ReadDir(path.Join(dir, year, month))
+			if err != nil {
+				return nil, err
+			}
+			for _, day := range subdirs(days, "") {
+				rel := path.Join(year, month, day)
+				if rel < from {
+					continue
+				}
+				files, err := os.ReadDir(path.Join(dir, rel))
+				if err != nil {
+					return nil, err
+				}
+				stamps = appendSealed(stamps, files, after)
+			}
+		}
+	}
+	slices.Sort(stamps)
+	return slices.Compact(stamps), nil
+}
+
+func appendSealed(stamps []int64, entries []os.DirEntry, after int64) []int64 {
+	for _, e := range entries {
+		stamp, empty, ok := parseSealedBase(e.Name())
+		if ok && !empty && stamp > after && e.Type().IsRegular() {
+			stamps = append(stamps, stamp)
+		}
+	}
+	return stamps
+}
+
+// subdirs are the directories among entries whose names are numbers, from the
+// given one on.
+func subdirs(entries []os.DirEntry, from string) []string {
+	var names []string
+	for _, e := range entries {
+		if _, ok := parseStamp(e.Name()); ok && e.IsDir() && e.Name() >= from {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
