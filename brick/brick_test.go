@@ -31,8 +31,9 @@ func createBrick(t testing.TB, path string) *Brick {
 	return b
 }
 
-// fileSystem makes a file system of the kind fstype in a file and mounts it.
-func fileSystem(t testing.TB, fstype string) string {
+// fileSystem makes a file system of the kind fstype, with these options of its
+// mkfs, in a file and mounts it.
+func fileSystem(t testing.TB, fstype string, mkfs ...string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
@@ -42,7 +43,7 @@ func fileSystem(t testing.TB, fstype string) string {
 		t.Fatal(err)
 	}
 	point := t.TempDir()
-	run(t, "mkfs."+fstype, "-q", image)
+	run(t, "mkfs."+fstype, append(mkfs, "-q", image)...)
 	run(t, "mount", "-t", fstype, "-o", "loop", image, point)
 	t.Cleanup(func() { run(t, "umount", point) })
 	return point
