@@ -60,8 +60,9 @@ func (b *Brick) identifyDir(dirfd int, name string, parent, g gfid.GFID, healed 
 	switch {
 	case errno == 0 && p == parent && base == name:
 		return g, healed, 0
-	case g == gfid.Root || errno == 0 && b.holdsDir(p, base, g):
-		// The real owner of g stands where its handle says.
+	case g == gfid.Root || errno == 0 && b.holdsDir(p, base, g) || errno != syscall.ENOENT && b.isObject(g):
+		// The real owner of g stands where its handle says, or the handle is the
+		// owner, which may have no other link.
 		g = src.Next()
 		if errno := Setxattr(dirfd, name, XattrGFID, g[:], unix.XATTR_REPLACE); errno != 0 {
 			return g, HealedNothing, errno
@@ -181,6 +182,13 @@ func (b *Brick) holdsDir(parent gfid.GFID, base string, g gfid.GFID) bool {
 	defer Close(fd)
 	has, errno := b.GFIDOf(fd, base)
 	return errno == 0 && has == g
+}
+
+// isObject reports whether g's handle is a link of an object, and not the symlink
+// that is the handle of a directory: that one has no GFID of its own.
+func (b *Brick) isObject(g gfid.GFID) bool {
+	_, errno := b.GFIDOf(b.handles, HandlePath(g))
+	return errno != syscall.ENODATA
 }
 
 // OpenDir opens the directory g for reading, by following handles up to the root

@@ -134,6 +134,30 @@ func TestIdentifyCopy(t *testing.T) {
 	}
 }
 
+// A directory that bears a file's GFID must not take the file's handle away: it
+// may be all that is left of the file.
+func TestIdentifyDirWithGFIDOfFile(t *testing.T) {
+	for _, kind := range []string{"file", "symlink"} {
+		b := newBrick(t)
+		f := filepath.Join(b.Path(), "f")
+		if kind == "file" {
+			write(t, b, "f", "precious")
+		} else {
+			check(t, os.Symlink(DirHandleTarget(gfid.Root, "gone"), f))
+		}
+		g := identify(t, b, ".", "f", gfid.Root, HealedGFID)
+		check(t, os.Remove(f))
+		mkdir(t, b, "d")
+		must(t, Setxattr(b.Root(), "d", XattrGFID, g[:], 0))
+		if d := identify(t, b, ".", "d", gfid.Root, HealedCopy); d == g {
+			t.Errorf("a directory and a %s share a GFID", kind)
+		}
+		if has, errno := b.GFIDOf(b.Handles(), HandlePath(g)); errno != 0 || has != g {
+			t.Errorf("the %s's handle holds %v, %v", kind, has, errno)
+		}
+	}
+}
+
 // A directory moved behind the mount's back keeps its GFID.
 func TestIdentifyMovedDir(t *testing.T) {
 	b := newBrick(t)
