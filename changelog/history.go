@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +36,7 @@ type Sealed struct {
 	// Empty is a slice without records; there is no file.
 	Empty bool
 	// Indexed is false for a changelog that is on disk and not in its HTIME file:
-	// the last one of each run of GlusterFS.
+	// the last one of each run of GlusterFS, or one being sealed just now.
 	Indexed bool
 }
 
@@ -123,10 +124,11 @@ func compareStamps(a, b int64) int {
 // Spans are the spans in order of time. A gap lies between each two.
 func (h *History) Spans() []Span { return h.spans }
 
-// Slices are the slices of the i-th span in order, with changelogs that are on
-// disk and not in its index.
+// Slices are the slices of the i-th span in order, with all changelogs that are on
+// disk and not in its index. Those later than the span's End may still be on
+// their way into the index, or part of the gap behind it.
 func (h *History) Slices(i int) (iter.Seq[Sealed], error) {
-	s, err := h.merged(i, h.spans[i].Start)
+	s, err := h.merged(i, h.spans[i].Start, math.MaxInt64)
 	if err != nil {
 		return nil, fmt.Errorf("changelog: history: %w", err)
 	}
@@ -159,33 +161,31 @@ type Selection struct {
 // >= end. The error wraps ErrNotCovered or ErrRange.
 //
 // It follows gf_history_changelog, and goes beyond it in also finding changelogs
-// that the index does not list, which lengthen the span too.
+// that the index passes over: those on disk and older than the last one listed.
+// Later ones do not count: they may be incomplete.
 //
 // Source: glusterfs gf-history-changelog.c.
 func (h *History) Select(start, end int64) (*Selection, error) {
-	return h.choose(start, end, h.merged)
+	return h.choose(start, end, func(i int) (*Span, error) { return h.merged(i, start, h.spans[i].End) })
 }
 
 // SelectIndexed is Select without changelogs that are not in the index: exactly
 // what GlusterFS 10.3's library would choose.
 func (h *History) SelectIndexed(start, end int64) (*Selection, error) {
-	return h.choose(start, end, func(i int, _ int64) (*Span, error) { return &h.spans[i], nil })
+	return h.choose(start, end, func(i int) (*Span, error) { return &h.spans[i], nil })
 }
 
-func (h *History) choose(start, end int64, span func(int, int64) (*Span, error)) (*Selection, error) {
+func (h *History) choose(start, end int64, span func(int) (*Span, error)) (*Selection, error) {
 	if start > end {
 		return nil, fmt.Errorf("changelog: history: from %d to %d: %w", start, end, ErrRange)
 	}
 	for i := range h.spans {
-		if start < h.spans[i].Start || i+1 < len(h.spans) && start >= h.spans[i+1].Start {
+		if start < h.spans[i].Start || start >= h.spans[i].End {
 			continue
 		}
-		s, err := span(i, start)
+		s, err := span(i)
 		if err != nil {
 			return nil, fmt.Errorf("changelog: history: %w", err)
-		}
-		if start >= s.End {
-			continue
 		}
 		return h.selection(s, start, end), nil
 	}
@@ -212,18 +212,21 @@ func (h *History) selection(s *Span, start, end int64) *Selection {
 // unlisted marks an entry that is on disk and not in the index.
 const unlisted = ^uint32(0)
 
-// merged is the i-th span with the changelogs from the given stamp on that are
+// merged is the i-th span with the changelogs from one stamp to another that are
 // on disk and not in its index. They belong to it up to the start of the next.
-func (h *History) merged(i int, from int64) (*Span, error) {
+func (h *History) merged(i int, from, to int64) (*Span, error) {
 	s := h.spans[i]
 	stamps, err := sealedSince(h.dir, max(s.Start, from-1))
 	if err != nil {
 		return nil, err
 	}
+	if i+1 < len(h.spans) {
+		to = min(to, h.spans[i+1].Start-1)
+	}
 	listed := s.entries
 	s.entries = make([]indexEntry, 0, len(listed)+1)
 	for _, stamp := range stamps {
-		if i+1 < len(h.spans) && stamp >= h.spans[i+1].Start {
+		if stamp > to {
 			break
 		}
 		for len(listed) > 0 && listed[0].stamp < stamp {
@@ -234,9 +237,6 @@ func (h *History) merged(i int, from int64) (*Span, error) {
 		}
 	}
 	s.entries = append(s.entries, listed...)
-	if n := len(s.entries); n > 0 {
-		s.End = s.entries[n-1].stamp
-	}
 	return &s, nil
 }
 

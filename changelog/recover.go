@@ -23,6 +23,8 @@ type tail struct {
 //     crash here is not taken for recording turned off;
 //   - a new HTIME file is the active one before anything of the old is sealed into it;
 //   - a sealed changelog that is not listed yet is listed first, by the next recover.
+//     One whose stamp is below the last listed, GlusterFS's own last slices, stays
+//     unlisted: the index is in order, and History finds it.
 func (l *Log) recover() error {
 	reason, err := l.mark.open()
 	if err != nil {
@@ -38,8 +40,15 @@ func (l *Log) recover() error {
 	if t != nil {
 		defer t.f.Close() // synced when it was cut
 	}
-	if err := l.recoverIndex(l.newHistoryReason(reason, t)); err != nil {
-		return err
+	if l.index != nil {
+		if err := l.listMissing(reason == "" && !l.opts.NewHistory); err != nil {
+			return err
+		}
+	}
+	if why := l.newHistoryReason(reason, t); why != "" {
+		if err := l.startHistory(why); err != nil {
+			return err
+		}
 	}
 	if t != nil {
 		err = l.sealTail(t)
@@ -71,32 +80,28 @@ func (l *Log) newHistoryReason(gap string, t *tail) string {
 	return ""
 }
 
-// recoverIndex lists sealed changelogs that a crash kept from being listed, and
-// begins a new HTIME file when there is a reason.
-func (l *Log) recoverIndex(reason string) error {
-	if l.index != nil {
-		l.last = l.index.last
-		missing, err := sealedAfter(l.opts.Dir, l.last)
-		if err != nil {
-			return err
-		}
-		// After power loss, a file that was not listed may have lost its end.
-		if l.index.fits() && !l.opts.NewHistory && len(missing) > 0 {
-			l.log.Warn("sealed changelogs were not indexed", "dir", l.opts.Dir, "count", len(missing))
-			for _, stamp := range missing {
-				l.index.pending = append(l.index.pending, indexEntry{stamp: stamp})
-			}
-			if err := l.index.flush(); err != nil {
-				return err
-			}
-		}
-		if len(missing) > 0 {
-			l.last = missing[len(missing)-1]
-		}
+// listMissing lists sealed changelogs that a crash kept from being listed. Those
+// from before a gap are not trusted: they may have lost their end to power loss,
+// or to the failure that made the gap.
+func (l *Log) listMissing(trusted bool) error {
+	l.last = l.index.last
+	missing, err := sealedAfter(l.opts.Dir, l.last)
+	if err != nil || len(missing) == 0 {
+		return err
 	}
-	if reason == "" {
+	l.last = missing[len(missing)-1]
+	if !trusted || !l.index.fits() {
 		return nil
 	}
+	l.log.Warn("sealed changelogs were not in the index", "dir", l.opts.Dir, "count", len(missing))
+	for _, stamp := range missing {
+		l.index.pending = append(l.index.pending, indexEntry{stamp: stamp})
+	}
+	return l.index.flush()
+}
+
+// startHistory begins a new HTIME file.
+func (l *Log) startHistory(why string) error {
 	start := l.opts.now().Unix()
 	if l.index != nil {
 		start = l.historyStart()
@@ -107,7 +112,7 @@ func (l *Log) recoverIndex(reason string) error {
 		return err
 	}
 	l.last = max(l.last, l.index.start)
-	l.log.Info("a new HTIME file begins", "dir", l.opts.Dir, "htime", l.index.name, "reason", reason)
+	l.log.Info("a new HTIME file begins", "dir", l.opts.Dir, "htime", l.index.name, "reason", why)
 	return nil
 }
 

@@ -252,26 +252,23 @@ func (l *Log) renameLive(e *indexEntry) error {
 }
 
 // finishSeal makes a changelog that has its sealed name durable and lists it.
-// What fails after the sync of the file leaves it sealed and not yet listed: the
-// next rollover, or Open, lists it.
+// What is listed is durable; what cannot be made so is a gap. When only the
+// listing fails, the next rollover, or Open, does it.
 func (l *Log) finishSeal(old *os.File, e indexEntry) error {
-	name := liveName
 	var err error
 	if !e.empty {
-		name = sealedName(e.stamp)
-		err = l.d.sync(old, name)
+		if err = l.d.sync(old, sealedName(e.stamp)); err == nil {
+			err = l.d.syncDir(dayDir(e.stamp))
+		}
 	}
 	_ = old.Close() // nothing is unwritten after the sync
-	if err != nil {
-		return l.Lost(err)
-	}
-	if !e.empty {
-		err = l.d.syncDir(dayDir(e.stamp))
-	}
 	if err == nil {
 		err = l.d.syncDir(".")
 	}
-	return errors.Join(err, l.list(e))
+	if err != nil {
+		return l.Lost(err)
+	}
+	return l.list(e)
 }
 
 // list adds a sealed slice to the index.
