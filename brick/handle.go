@@ -127,10 +127,15 @@ func ParseDirHandleTarget(target string) (parent gfid.GFID, base string, errno s
 	}
 	parent, err := gfid.Parse(rest[6:handleLen])
 	base = rest[handleLen+1:]
-	if err != nil || rest[:handleLen] != HandlePath(parent) || strings.Contains(base, "/") {
+	if err != nil || rest[:handleLen] != HandlePath(parent) || !isName(base) {
 		return parent, "", syscall.EINVAL
 	}
 	return parent, base, 0
+}
+
+// isName reports whether base can be a name in a directory.
+func isName(base string) bool {
+	return base != "" && base != "." && base != ".." && !strings.Contains(base, "/")
 }
 
 // DirPath is where the directory g is below the root, "" for the root itself, by

@@ -61,6 +61,7 @@ func TestParseDirHandleTargetRefuses(t *testing.T) {
 	}
 	for _, target := range []string{
 		"", "../../..", p, p + "/", p + "/x/y", p[3:] + "/x", "/" + p + "/x",
+		p + "/.", p + "/..",
 		"../../aa/bc/aabb0000-0000-4000-8000-000000000000/x", // a GFID that lives elsewhere
 		"../../AA/BB/AABB0000-0000-4000-8000-000000000000/x",
 	} {

@@ -70,7 +70,11 @@ func ParseGFID2Path(value []byte) (parent gfid.GFID, base string, err error) {
 		return parent, "", fmt.Errorf("brick: gfid2path %q: want <parent gfid>/<base>", value)
 	}
 	parent, err = gfid.Parse(string(value[:gfid.TextLen]))
-	return parent, string(value[gfid.TextLen+1:]), err
+	base = string(value[gfid.TextLen+1:])
+	if err == nil && !isName(base) {
+		err = fmt.Errorf("brick: gfid2path %q: %q is no name", value, base)
+	}
+	return parent, base, err
 }
 
 // Stamp is a time as xtime and stime hold it: seconds and microseconds, each 32
