@@ -16,12 +16,15 @@ import (
 
 // families makes the commands right below georep, one per verb family and file.
 var families = []func() *cobra.Command{
+	newMountCommand,
 	newVersionCommand,
 }
 
 // programs are the other names georep can be called by, as a link to it; each
 // turns that program's arguments into georep's own.
-var programs = map[string]func(args []string) []string{}
+var programs = map[string]func(args []string) []string{
+	"mount.georep": mountHelperArgs,
+}
 
 func main() {
 	args := os.Args[1:]

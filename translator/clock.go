@@ -1,0 +1,74 @@
+package translator
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/georep/georep/brick"
+)
+
+// fileClock tells whether two writes to a file of the brick always have
+// different mtimes. They do with multigrain timestamps (Linux 6.13, most local
+// file systems); before, only when a timer tick lies between.
+type fileClock struct {
+	coarse bool
+}
+
+// tick is the longest a coarse file clock may stand still.
+const tick = 20 * time.Millisecond
+
+// probe writes to a file of its own and compares.
+func (c *fileClock) probe(b *brick.Brick) error {
+	f, err := os.CreateTemp(filepath.Join(b.Path(), brick.Dir, stateDir), "clock-")
+	if err != nil {
+		return fmt.Errorf("probe of the file clock: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var last int64
+	for range 8 {
+		if _, err := f.WriteAt([]byte{0}, 0); err != nil {
+			return fmt.Errorf("probe of the file clock: %w", err)
+		}
+		var st unix.Statx_t
+		if errno := brick.Fstatx(int(f.Fd()), &st); errno != 0 {
+			return fmt.Errorf("probe of the file clock: %w", errno)
+		}
+		if now := nanos(st.Mtime); now == last {
+			c.coarse = true
+			break
+		} else {
+			last = now
+		}
+	}
+	return nil
+}
+
+// version is what of a file moves with each change of its contents.
+type version struct {
+	mtime int64
+	size  uint64
+	// seen is when a coarse clock was read, 0 with a fine one: a change within
+	// the same tick would not show.
+	seen int64
+}
+
+func (c *fileClock) version(st *Attr) version {
+	v := version{mtime: nanos(st.Mtime), size: st.Size}
+	if c.coarse {
+		v.seen = time.Now().UnixNano()
+	}
+	return v
+}
+
+// moved reports whether a file that was at v and is at now may have changed.
+func (v version) moved(now version) bool {
+	if v.mtime != now.mtime || v.size != now.size {
+		return true
+	}
+	return v.seen != 0 && v.seen-v.mtime < int64(tick)
+}
