@@ -203,19 +203,6 @@ func (d *disk) setxattr(f *os.File, name, attr string, value []byte) error {
 	return d.do("setxattr", name, func() error { return unix.Fsetxattr(int(f.Fd()), attr, value, 0) })
 }
 
-// getxattr returns a short xattr of f; found is false when there is none.
-func getxattr(f *os.File, attr string) (value string, found bool, err error) {
-	buf := make([]byte, 256)
-	n, err := unix.Fgetxattr(int(f.Fd()), attr, buf)
-	if errors.Is(err, unix.ENODATA) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, &fs.PathError{Op: "getxattr " + attr, Path: f.Name(), Err: err}
-	}
-	return string(buf[:n]), true, nil
-}
-
 // pwriteAll writes all of b at off, with one system call but for rare causes.
 func pwriteAll(fd int, b []byte, off int64) error {
 	for len(b) > 0 {

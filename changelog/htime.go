@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -113,25 +112,12 @@ type index struct {
 	pending []indexEntry
 }
 
-// currentIndex opens the active HTIME file: the one that the xattr of the
-// directory names, or else the last by name. It returns nil when there is none.
-// A torn last record is cut off.
+// currentIndex opens the active HTIME file; nil when there is none. A torn last
+// record is cut off.
 func currentIndex(d *disk) (*index, error) {
-	name, found, err := getxattr(d.htime, xattrCurrent)
-	if err != nil {
+	name, start, err := activeName(d.path)
+	if err != nil || name == "" {
 		return nil, err
-	}
-	start, ok := parseHTIMEName(name)
-	if found && ok {
-		ok, err = d.exists(path.Join(htimeDir, name))
-		if err != nil {
-			return nil, err
-		}
-	}
-	if !ok {
-		if name, start, err = lastHTIME(d); err != nil || name == "" {
-			return nil, err
-		}
 	}
 	f, err := d.open(path.Join(htimeDir, name), 0)
 	if err != nil {
@@ -167,20 +153,6 @@ func openIndex(d *disk, f *os.File, name string, start int64) (*index, error) {
 		}
 	}
 	return x, nil
-}
-
-// lastHTIME is the last HTIME file by name, "" when there is none.
-func lastHTIME(d *disk) (name string, start int64, err error) {
-	entries, err := os.ReadDir(filepath.Join(d.path, htimeDir))
-	if err != nil {
-		return "", 0, err
-	}
-	for _, e := range entries {
-		if s, ok := parseHTIMEName(e.Name()); ok && s >= start {
-			name, start = e.Name(), s
-		}
-	}
-	return name, start, nil
 }
 
 // newIndex makes HTIME.<start>, or with the next free stamp, and makes it the
