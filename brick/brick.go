@@ -190,7 +190,8 @@ func (b *Brick) Lock() error {
 		}
 		return fmt.Errorf("brick: lock %q: %w", path, err)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = fmt.Fprintln(f, os.Getpid())
 	}
 	if err != nil {
