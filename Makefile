@@ -1,0 +1,49 @@
+# make demo   set up what is missing, build, and show a mount that records
+# make test   set up what is missing, then run every check and test
+# make help   all targets
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(PATH):/usr/sbin:/sbin:/usr/local/go/bin
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# Packages tested at once. Tests that mount are heavy: more gain nothing.
+TESTS_AT_ONCE ?= 2
+TEST_TIMEOUT ?= 30m
+FUZZTIME ?= 30s
+
+.PHONY: help build setup lint test demo bench soak fuzz clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+
+build: ## bin/georep, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/georep ./cmd/georep
+
+setup: ## install what demo and test need (as root)
+	@scripts/setup.sh
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test: setup lint build ## everything that must be green
+	$(GO) test -race -p $(TESTS_AT_ONCE) -timeout $(TEST_TIMEOUT) ./...
+
+demo: setup build ## a brick, a mount, its changelogs, before your eyes
+	PATH="$(CURDIR)/bin:$$PATH" scripts/demo.sh
+
+bench: setup build ## measure; bench/RESULTS.md says how to read it
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 0 ./bench/...
+
+fuzz: ## fuzz each parser for FUZZTIME
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin dist
