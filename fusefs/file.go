@@ -28,7 +28,7 @@ func (f *fileSystem) Create(_ <-chan struct{}, input *fuse.CreateIn, name string
 	if errno != 0 {
 		return status(errno)
 	}
-	f.entry(&out.EntryOut, in, &st, false)
+	f.entry(&out.EntryOut, in, &st, how.Steady)
 	f.opened(&out.OpenOut, h, how)
 	return fuse.OK
 }
@@ -43,7 +43,7 @@ func (f *fileSystem) Tmpfile(_ <-chan struct{}, input *fuse.CreateIn, out *fuse.
 	if errno != 0 {
 		return status(errno)
 	}
-	f.entry(&out.EntryOut, in, &st, false)
+	f.entry(&out.EntryOut, in, &st, how.Steady)
 	f.opened(&out.OpenOut, h, how)
 	return fuse.OK
 }

@@ -3,10 +3,8 @@ package fusefs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log"
 	"log/slog"
-	"strings"
 	"syscall"
 	"time"
 
@@ -82,28 +80,22 @@ func Mount(opts Options, New func(translator.Backing, func(id uint64)) (*transla
 		return nil, err
 	}
 	f.t = t
-	srv, err := fuse.NewServer(f, opts.Mountpoint, opts.mountOptions())
+	tr, err := mountClassic(f, &opts)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fusefs: mount %q: %w", opts.Mountpoint, err), t.Close())
+		return nil, errors.Join(err, t.Close())
 	}
-	s.tr = srv
+	s.tr = tr
 	return s, nil
 }
 
 func (o *Options) mountOptions() *fuse.MountOptions {
 	m := &fuse.MountOptions{
-		FsName:               strings.ReplaceAll(o.FSName, ",", "_"),
 		Name:                 "georep",
-		AllowOther:           o.AllowOther,
-		Options:              append([]string{}, o.Flags...),
 		MaxWrite:             1 << 20,
 		MaxReadAhead:         1 << 20,
 		MaxBackground:        64,
 		EnableAcl:            true,
 		EnableSymlinkCaching: true,
-		DirectMount:          true,
-		DirectMountStrict:    true,
-		DirectMountFlags:     syscall.MS_MGC_VAL,
 		MaxStackDepth:        1,
 		Debug:                o.Debug,
 		Logger:               slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
@@ -113,9 +105,6 @@ func (o *Options) mountOptions() *fuse.MountOptions {
 	}
 	if o.Debug {
 		m.Logger = log.Default()
-	}
-	if !o.NoPermissions {
-		m.Options = append(m.Options, "default_permissions")
 	}
 	return m
 }

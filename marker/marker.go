@@ -82,6 +82,13 @@ func (m *Marker) Touch(gs ...gfid.GFID) {
 	m.mu.Unlock()
 }
 
+// Drop takes g out of the set: it is gone, and has no xtime to write.
+func (m *Marker) Drop(g gfid.GFID) {
+	m.mu.Lock()
+	delete(m.dirty, g)
+	m.mu.Unlock()
+}
+
 // Run flushes every Options.Interval until ctx is done, and once more then.
 func (m *Marker) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.opts.Interval)

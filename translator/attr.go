@@ -117,7 +117,7 @@ func (t *Translator) getattr(in *Inode, st *Attr) (keep bool, errno syscall.Errn
 		return false, errno
 	}
 	t.show(in, st)
-	return !in.isWritten(), 0
+	return in.isSteady(), 0
 }
 
 // Setattr is what a user wants changed. Nil pointers and false stand for what is
@@ -180,7 +180,7 @@ func (t *Translator) Setattr(in *Inode, s *Setattr, st *Attr) (keep bool, errno 
 		return false, errno
 	}
 	t.show(in, st)
-	return !in.isWritten(), 0
+	return in.isSteady(), 0
 }
 
 // setattr changes owner, mode and times, in that order: a chown clears setuid

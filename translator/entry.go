@@ -275,7 +275,7 @@ func (t *Translator) Link(in, parent *Inode, name string, st *Attr) (keep bool, 
 		return false, errno
 	}
 	t.show(in, st)
-	return !in.isWritten(), 0
+	return in.isSteady(), 0
 }
 
 // Readlink returns the target of the symlink in.

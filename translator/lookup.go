@@ -65,7 +65,7 @@ func (t *Translator) lookupAt(parent *Inode, fd int, name string, st *Attr) (in 
 		}
 	}
 	t.show(in, st)
-	return in, !in.isWritten(), 0
+	return in, in.isSteady(), 0
 }
 
 // identify enters what was seen as name in parent, st, in the table, healing the

@@ -18,6 +18,8 @@ type Handle struct {
 	fd int
 	// write says that the user may write.
 	write bool
+	// maps says that the user can map the file past us and store to it.
+	maps bool
 
 	mu  sync.Mutex
 	wfd int // writes the file for fops that must; -1 until needed; guarded by mu; owned
@@ -33,6 +35,9 @@ func (h *Handle) FD() int { return h.fd }
 type openState struct {
 	handles int
 	writers int
+	// mappers is how many of the writers can map the file, and so store to it
+	// without the kernel's mount layer seeing it: those that may read too.
+	mappers int
 	// passthrough is the one mode that all handles of the inode share: the
 	// kernel answers EIO to a mixture.
 	passthrough bool
@@ -56,6 +61,13 @@ type openState struct {
 // isWritten reports whether somebody may write past us. The caller holds mu.
 func (in *Inode) isWritten() bool {
 	return in.open != nil && in.open.slot >= 0
+}
+
+// isSteady reports whether the kernel may keep in's attributes: it notices what
+// write(2) does to them, not what a store to a mapping does. The caller holds mu.
+func (in *Inode) isSteady() bool {
+	o := in.open
+	return o == nil || o.mappers == 0 && o.watchFD < 0 && !o.setuid
 }
 
 // writingSet is the inodes that somebody may write to past us.
@@ -91,6 +103,8 @@ type Mode struct {
 	// Passthrough: the kernel reads and writes the backing file itself.
 	Passthrough bool
 	Backing     int32 // its id
+	// Steady: the kernel may keep the file's attributes.
+	Steady bool
 }
 
 // Open opens the file in. flags are those of open(2); O_TRUNC is carried out,
@@ -180,7 +194,8 @@ func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr
 			return nil, Mode{}, errno
 		}
 		o.writers++
-		if o.passthrough && flags&unix.O_ACCMODE == unix.O_RDWR {
+		if h.maps = o.passthrough && flags&unix.O_ACCMODE == unix.O_RDWR; h.maps {
+			o.mappers++
 			// A mapping stored through would leave what the kernel has cached of
 			// the attributes stale: it asks again, and is told not to keep them.
 			t.opts.Invalidate(in.id)
@@ -188,7 +203,7 @@ func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr
 	}
 	o.handles++
 	t.table.pin(in)
-	return h, Mode{Passthrough: o.passthrough, Backing: o.backing}, 0
+	return h, Mode{Passthrough: o.passthrough, Backing: o.backing, Steady: in.isSteady()}, 0
 }
 
 // errNoPassthrough says that the kernel takes no backing files from us.
@@ -266,6 +281,9 @@ func (t *Translator) Release(h *Handle) {
 	fd := h.fd
 	if h.write {
 		o.writers--
+		if h.maps {
+			o.mappers--
+		}
 		if o.writers == 0 {
 			fd = t.lastWriterClosed(in, fd)
 		}

@@ -50,6 +50,9 @@ func (t *Translator) removing(v *victim, parent *Inode, name string, act func() 
 
 func (t *Translator) lostName(v *victim, parent *Inode, name string) {
 	t.table.displace(v.in, parent, name)
+	if t.marker != nil && (v.in.IsDir() || v.hasOneName()) {
+		t.marker.Drop(v.in.gfid)
+	}
 	switch {
 	case v.in.IsDir():
 		t.dirs.pin(v.in)
