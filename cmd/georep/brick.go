@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,7 @@ func adoptBrick(c *cobra.Command, path string) error {
 		return err
 	}
 	defer b.Close()
-	if err := lockBrick(b, "lookups through the mount adopt too; to adopt all at once, unmount it first"); err != nil {
+	if err := lockBrick(c.Context(), b, "lookups through the mount adopt too; to adopt all at once, unmount it first"); err != nil {
 		return err
 	}
 	p := newProgress(os.Stderr, "adopt", "names")
@@ -80,13 +81,25 @@ func adoptBrick(c *cobra.Command, path string) error {
 	return nil
 }
 
+// lockWait is how long a brick's lock is waited for: umount returns before the
+// process that served the mount has written its last and ended.
+const lockWait = 3 * time.Second
+
 // lockBrick takes b for this process, or says what to do when it is mounted.
-func lockBrick(b *brick.Brick, hint string) error {
-	err := b.Lock()
-	if errors.Is(err, brick.ErrMounted) {
-		return &exitError{code: exitPrecondition, err: err, hint: hint}
+func lockBrick(ctx context.Context, b *brick.Brick, hint string) error {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	for {
+		err := b.Lock()
+		if !errors.Is(err, brick.ErrMounted) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return &exitError{code: exitPrecondition, err: err, hint: hint}
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return err
 }
 
 // expectNames counts b's names, beside whatever is done to them, and tells expect
@@ -153,7 +166,7 @@ func checkBrick(c *cobra.Command, path string, repair, asJSON bool) error {
 		return err
 	}
 	defer b.Close()
-	if err := lockBrick(b, "unmount it first: a mount changes names and handles one after the other"); err != nil {
+	if err := lockBrick(c.Context(), b, "unmount it first: a mount changes names and handles one after the other"); err != nil {
 		return err
 	}
 	p := newProgress(os.Stderr, "check", "entries")
