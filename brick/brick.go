@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -173,33 +174,71 @@ func (b *Brick) fill() error {
 	return nil
 }
 
+// How long Lock waits for a process that serves the brick: briefly, because it may
+// be about to notice that its mount is gone, and longer once it said that it ends.
+const (
+	lockPatience   = 300 * time.Millisecond
+	endingPatience = time.Minute
+)
+
+// ending is what the lock file says beside the pid once its holder is ending.
+const ending = " ending"
+
 // Lock takes the brick for the one process that may change it, until Close.
-// The error wraps ErrMounted if another has it.
+// The error wraps ErrMounted if another has it; one that has been unmounted and
+// is only finishing is waited for.
 func (b *Brick) Lock() error {
 	path := filepath.Join(b.path, Dir, "georep", "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("brick: lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		pid := make([]byte, 32)
-		n, _ := f.ReadAt(pid, 0) // the pid is only a help to the reader of the error
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		text := make([]byte, 64)
+		n, _ := f.ReadAt(text, 0) // only a help to who waits, and to the reader of the error
+		holder := strings.TrimSpace(string(text[:n]))
+		patience := lockPatience
+		if strings.HasSuffix(holder, ending) {
+			patience = endingPatience
+		}
+		if err == unix.EWOULDBLOCK && time.Since(began) < patience {
+			continue
+		}
 		f.Close()
 		if err == unix.EWOULDBLOCK {
-			return fmt.Errorf("brick: %q: %w by process %s", b.path, ErrMounted, strings.TrimSpace(string(pid[:n])))
+			return fmt.Errorf("brick: %q: %w by process %s", b.path, ErrMounted, holder)
 		}
 		return fmt.Errorf("brick: lock %q: %w", path, err)
 	}
-	err = f.Truncate(0)
+	b.lock = f
+	if err := b.sayLocked(""); err != nil {
+		return err
+	}
+	return b.removeTemporary()
+}
+
+// Ending tells those who wait for the lock that it will soon be free. It does
+// nothing without the lock.
+func (b *Brick) Ending() error {
+	if b.lock == nil {
+		return nil
+	}
+	return b.sayLocked(ending)
+}
+
+func (b *Brick) sayLocked(state string) error {
+	err := b.lock.Truncate(0)
 	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
+		_, err = b.lock.WriteAt(fmt.Appendf(nil, "%d%s\n", os.Getpid(), state), 0)
 	}
 	if err != nil {
-		f.Close()
 		return fmt.Errorf("brick: lock: %w", err)
 	}
-	b.lock = f
-	return b.removeTemporary()
+	return nil
 }
 
 // Close closes the brick's descriptors and gives up its lock.

@@ -117,7 +117,9 @@ func (s *Server) Serve() error {
 	go func() { ran <- s.fs.t.Run(ctx) }()
 	s.tr.Serve()
 	stop()
-	return errors.Join(<-ran, s.fs.close())
+	// Who mounts the brick again right away waits for the rest.
+	err := s.fs.t.Ending()
+	return errors.Join(err, <-ran, s.fs.close())
 }
 
 // WaitMount returns once the mount can be used. Serve must be running.
