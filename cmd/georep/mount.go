@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,6 +39,7 @@ type mountOptions struct {
 	fuse       []string // -o, not yet split
 	recording  recordingOptions
 	fixed      recordingFlags // which of recording the command line sets
+	cpuProfile string         // where to write one; "" not at all
 }
 
 // readyFD is the descriptor on which a mount in the background tells its parent
@@ -56,7 +58,8 @@ func newMountCommand() *cobra.Command {
 made a brick if it is none, and what is in it stays. The command returns when the
 mount can be used. fusermount3 -u, umount and SIGTERM end the mount; SIGHUP reads
 the file of options again, BRICK/.glusterfs/georep/mount.conf, which holds lines
-such as "encoding = binary". As mount.georep it works from /etc/fstab:
+such as "encoding = binary"; SIGUSR1 seals the current changelog at once. As
+mount.georep it works from /etc/fstab:
 
     /bricks/b  /srv/vol  georep  rollover-time=15s,noatime,nofail  0 0
 
@@ -76,6 +79,8 @@ Exit status: 0 mounted, 1 failed, 2 usage, 3 no such directory, 4 mounted alread
 	f.StringVar(&o.logFile, "log-file", "", "where to log in the background (default BRICK/.glusterfs/georep/mount.log)")
 	f.StringVar(&o.optionFile, "option-file", "", "file that SIGHUP reads again (default BRICK/.glusterfs/georep/mount.conf)")
 	f.StringArrayVarP(&o.fuse, "options", "o", nil, "mount options, and the options above, separated by commas")
+	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the mount to this file (with --foreground)")
+	_ = f.MarkHidden("cpuprofile") // it is there
 	o.recording.addFlags(f)
 	return c
 }
@@ -258,6 +263,13 @@ func (o *mountOptions) serve(ctx context.Context, k fuseOptions) (err error) {
 	unix.Umask(0)
 	raiseFileLimit()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("brick", o.brick)
+	if o.cpuProfile != "" {
+		stop, err := profileCPU(o.cpuProfile)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 
 	b, err := brick.Create(o.brick)
 	if err != nil {
@@ -303,6 +315,9 @@ func (o *mountOptions) answer(ctx context.Context, srv *fusefs.Server, log *slog
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	roll := make(chan os.Signal, 1)
+	signal.Notify(roll, syscall.SIGUSR1)
+	defer signal.Stop(roll)
 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
@@ -325,6 +340,8 @@ func (o *mountOptions) answer(ctx context.Context, srv *fusefs.Server, log *slog
 			return err
 		case <-hup:
 			o.reload(srv, log)
+		case <-roll:
+			rollover(srv, log)
 		case <-ctx.Done():
 			o.end(srv, log)
 			ctx = context.Background() // once
@@ -362,6 +379,31 @@ func (o *mountOptions) reload(srv *fusefs.Server, log *slog.Logger) {
 		}
 	}
 	log.Info("options read again", "encoding", rec.encoding, "rollover-time", rec.rollover, "fsync-interval", rec.fsync, "capture-del-path", rec.delPath)
+}
+
+// rollover seals the current changelog, for a snapshot or a measurement that
+// wants what follows in a slice of its own.
+func rollover(srv *fusefs.Server, log *slog.Logger) {
+	if l := srv.Translator().Log(); l != nil {
+		if err := l.Rollover(); err != nil {
+			log.Error("changelog rollover failed", "err", err)
+		}
+	}
+}
+
+// profileCPU writes a CPU profile of this process to path until stop is called.
+func profileCPU(path string) (stop func(), err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, fmt.Errorf("mount: cpu profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount: cpu profile: %w", err), f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close() // a profile cut short tells so itself
+	}, nil
 }
 
 // raiseFileLimit asks for as many descriptors as the hard limit allows.
