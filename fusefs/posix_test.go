@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -101,21 +100,21 @@ func TestChildrenInheritNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(out), "0\n1\n2\n"; got != want {
-		t.Errorf("descriptors of a child: %q, want %q", got, want)
+	// Others are those that whoever runs the tests left us.
+	for link := range strings.Lines(string(out)) {
+		if strings.HasPrefix(link, "/dev/fuse") || strings.HasPrefix(link, m.brick.Path()) {
+			t.Errorf("a child inherits %s", link)
+		}
 	}
 }
 
 func init() {
 	programs["descriptors"] = func(w *world) {
-		for fd := range 1000 {
-			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-				var st unix.Stat_t
-				w.must("fstat", unix.Fstat(fd, &st))
-				// Go's own event queue is none of those inherited.
-				if link, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); !strings.HasPrefix(link, "anon_inode:") {
-					w.logf("%d", fd)
-				}
+		fds, err := os.ReadDir("/proc/self/fd")
+		w.must("descriptors", err)
+		for _, fd := range fds {
+			if link, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil {
+				w.logf("%s", link)
 			}
 		}
 	}
