@@ -152,15 +152,15 @@ func (t *Translator) gainName(in *Inode) {
 // forgetAll is the end of the mount: the kernel has no references any more.
 func (t *Translator) forgetAll() {
 	t.table.mu.RLock()
-	var nameless []*Inode
+	defer t.table.mu.RUnlock()
 	for _, in := range t.table.byID {
-		if in.nameless != 0 {
-			nameless = append(nameless, in)
+		if in.open != nil && in.open.watchFD >= 0 {
+			brick.Close(in.open.watchFD)
+			in.open.watchFD = -1
 		}
-	}
-	t.table.mu.RUnlock()
-	for _, in := range nameless {
-		t.reap(in)
+		if in.nameless != 0 {
+			t.reap(in)
+		}
 	}
 }
 

@@ -307,11 +307,16 @@ func (t *Translator) lastWriterClosed(in *Inode, fd int) int {
 	o := in.open
 	if !o.passthrough {
 		brick.Close(fd) // it could write, and would look like a writer
-		t.endWriting(in)
+		if o.watchFD < 0 {
+			t.endWriting(in)
+		}
 		return -1
 	}
 	t.check(in, fd)
 	if hasWriter(fd) {
+		if o.watchFD >= 0 {
+			return fd // watched already: a mapping from before is left as well
+		}
 		o.watchFD = fd
 		return -1
 	}

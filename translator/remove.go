@@ -235,6 +235,9 @@ func (m *move) move() syscall.Errno {
 // exchange swaps two names: two renames for those who read the changelog.
 func (m *move) exchange() syscall.Errno {
 	t := m.t
+	// Each takes two intents: several at once could wait for one another's second.
+	t.exchanging.Lock()
+	defer t.exchanging.Unlock()
 	from, to := m.names()
 	there, back := m.record(m.src.in.gfid, from, to), m.record(m.dst.in.gfid, to, from)
 	return t.act(back, func() syscall.Errno {

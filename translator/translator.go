@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -88,9 +89,10 @@ type Translator struct {
 	orphaned *gfidSet // GFIDs without a name, kept for those who have them open
 	xtimeKey string
 
-	writing  writingSet
-	cold     atomic.Bool // the kernel refused passthrough
-	delPaths atomic.Bool // Options.CaptureDelPath as it is now
+	writing    writingSet
+	exchanging sync.Mutex  // held by a fop that needs two intents
+	cold       atomic.Bool // the kernel refused passthrough
+	delPaths   atomic.Bool // Options.CaptureDelPath as it is now
 }
 
 // noLog records nothing. No inode is ever marked as recorded in its slice 0,
@@ -239,6 +241,11 @@ func (t *Translator) closeParts() error {
 	if t.full != nil {
 		errs = append(errs, t.full.Close())
 	}
+	if t.marker != nil {
+		errs = append(errs, t.marker.Flush())
+	}
+	t.forgetAll()
+	t.dirs.closeAll()
 	if t.intents != nil {
 		errs = append(errs, t.intents.close())
 	}
@@ -251,21 +258,12 @@ func (t *Translator) closeParts() error {
 	return errors.Join(errs...)
 }
 
-// Ending tells who waits for the brick that Close is about to be called.
-func (t *Translator) Ending() error { return t.b.Ending() }
-
 // Close seals the changelog, flushes xtimes and gives up all state; no fop may be
 // running. Who still writes past us stays in the set of writers for the next
 // Open; files without names are removed.
 func (t *Translator) Close() error {
-	t.forgetAll()
-	t.dirs.closeAll()
 	gap := t.full != nil && t.full.Gap() != nil
-	err := t.closeParts()
-	if t.marker != nil {
-		err = errors.Join(err, t.marker.Flush())
-	}
-	if err != nil || gap {
+	if err := t.closeParts(); err != nil || gap {
 		return err // the next Open looks closely
 	}
 	return endLife(t.b)
