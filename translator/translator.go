@@ -258,6 +258,9 @@ func (t *Translator) closeParts() error {
 	return errors.Join(errs...)
 }
 
+// Ending tells who waits for the brick that Close is about to be called.
+func (t *Translator) Ending() error { return t.b.Ending() }
+
 // Close seals the changelog, flushes xtimes and gives up all state; no fop may be
 // running. Who still writes past us stays in the set of writers for the next
 // Open; files without names are removed.
