@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"path/filepath"
 
@@ -17,7 +16,7 @@ import (
 func backup(ctx context.Context, c *changelog.Consumer, save func(changelog.Record)) error {
 	for {
 		if _, err := c.Scan(); errors.Is(err, changelog.ErrGap) {
-			log.Print(err) // and compare every file
+			fmt.Println(err) // and compare every file
 		} else if err != nil {
 			return err
 		}
@@ -40,9 +39,7 @@ func ExampleConsumer() {
 	defer os.RemoveAll(brick)
 
 	c, err := changelog.Register(brick, filepath.Join(brick, "backup"), changelog.ConsumerOptions{})
-	if err != nil {
-		log.Fatal(err)
-	}
+	must(err)
 	defer c.Close()
 	recording() // beside us, the mount records two changes and seals them
 	ctx, stop := context.WithCancel(context.Background())
@@ -62,18 +59,12 @@ func ExampleConsumer() {
 // exampleBrick is a brick, and a mount that makes a file on it.
 func exampleBrick() (brick string, recording func()) {
 	brick, err := os.MkdirTemp("", "brick")
-	if err != nil {
-		log.Fatal(err)
-	}
+	must(err)
 	l, err := changelog.Open(changelog.Options{Dir: filepath.Join(brick, ".glusterfs", "changelogs")})
-	if err != nil {
-		log.Fatal(err)
-	}
+	must(err)
 	return brick, func() {
 		g, err := gfid.Parse("8ed8b4a4-0000-4000-8000-000000000001")
-		if err != nil {
-			log.Fatal(err)
-		}
+		must(err)
 		for _, r := range []changelog.Record{
 			{
 				Type: changelog.Entry, Fop: changelog.FopCreate, GFID: g, Mode: 0o100644,
@@ -81,12 +72,15 @@ func exampleBrick() (brick string, recording func()) {
 			},
 			{Type: changelog.Data, GFID: g},
 		} {
-			if _, err := l.Append(&r); err != nil {
-				log.Fatal(err)
-			}
+			_, err := l.Append(&r)
+			must(err)
 		}
-		if err := l.Close(); err != nil {
-			log.Fatal(err)
-		}
+		must(l.Close())
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
