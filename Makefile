@@ -12,6 +12,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 TESTS_AT_ONCE ?= 2
 TEST_TIMEOUT ?= 30m
 FUZZTIME ?= 30s
+# Random histories per property in make soak; their number in make test is rapid's.
+RUNS ?= 1000
 
 .PHONY: help build setup lint test demo bench soak fuzz clean
 
@@ -37,6 +39,11 @@ demo: setup build ## a brick, a mount, its changelogs, before your eyes
 
 bench: setup build ## measure; bench/RESULTS.md says how to read it
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 0 ./bench/...
+
+soak: setup build ## RUNS random histories per property; a failure prints its seed
+	@for p in $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | sed -n 's| .*pgregory.net/rapid.*||p'); do \
+		echo "== $$p"; $(GO) test -race -count=1 -timeout 0 $$p -rapid.checks=$(RUNS); \
+	done
 
 fuzz: ## fuzz each parser for FUZZTIME
 	@for p in $$($(GO) list ./...); do \

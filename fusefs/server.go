@@ -3,7 +3,6 @@ package fusefs
 import (
 	"context"
 	"errors"
-	"log"
 	"log/slog"
 	"syscall"
 	"time"
@@ -102,9 +101,6 @@ func (o *Options) mountOptions() *fuse.MountOptions {
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK | fuse.CAP_ATOMIC_O_TRUNC |
 			fuse.CAP_SETXATTR_EXT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_IOCTL_DIR |
 			fuse.CAP_ASYNC_DIO,
-	}
-	if o.Debug {
-		m.Logger = log.Default()
 	}
 	return m
 }
