@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 	"syscall"
 	"time"
 
@@ -81,7 +80,7 @@ type Client struct {
 	conn   *grpc.ClientConn
 	stream *streamConn
 	wire   WireClient
-	server sync.WaitGroup // of Local
+	served chan struct{} // closed when the server in this process has ended; nil if there is none
 }
 
 // Info is what the slave said of itself when the connection was made.
@@ -94,7 +93,9 @@ func (c *Client) Done() <-chan struct{} { return c.stream.done }
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	c.stream.Close()
-	c.server.Wait()
+	if c.served != nil {
+		<-c.served
+	}
 	return err
 }
 
@@ -253,7 +254,7 @@ func (c *Client) Conflicts(ctx context.Context) ([]Conflict, error) {
 	}
 	var all []Conflict
 	err = receive(s, func(r *WireConflict) error {
-		all = append(all, Conflict{Name: r.Name, Mode: r.Mode, Size: r.Size, Mtime: timeOf(r.Mtime)})
+		all = append(all, Conflict{Name: string(r.Name), Mode: r.Mode, Size: r.Size, Mtime: timeOf(r.Mtime)})
 		return nil
 	}, func(err error) error { return c.fail("conflicts", err) })
 	return all, err

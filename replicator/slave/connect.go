@@ -22,7 +22,7 @@ const (
 	defaultKeepalive = 20 * time.Second
 	// maxMessage bounds a message either way: one Op at its bounds, and room
 	// for the batch it is in.
-	maxMessage = 16 << 20
+	maxMessage = 5 << 20
 	// window is how much may be under way on the stream: enough to keep a
 	// 1 Gbit/s line of 60 ms busy.
 	window = 8 << 20

@@ -256,6 +256,7 @@ func wireOps(ops []Op) []*WireOp {
 		op := &ops[i]
 		p := &all[i]
 		p.Kind, p.Gfid, p.Gone = uint32(op.Kind), wireGFID(op.GFID), op.Gone
+		p.End = op.End
 		p.Name, p.Old, p.Target = wireName(op.Name), wireName(op.Old), []byte(op.Target)
 		p.Major, p.Minor = op.Rdev.Major, op.Rdev.Minor
 		p.Meta, p.Content = wireMeta(op.Meta), wireContent(op.Content)
@@ -267,7 +268,7 @@ func wireOps(ops []Op) []*WireOp {
 // opOf reads an Op as the peer sent it: only its shape is checked here.
 func opOf(w *WireOp) (Op, error) {
 	op := Op{
-		Kind: Kind(w.Kind), Gone: w.Gone, Target: string(w.Target), Rdev: Rdev{w.Major, w.Minor},
+		Kind: Kind(w.Kind), Gone: w.Gone, End: w.End, Target: string(w.Target), Rdev: Rdev{w.Major, w.Minor},
 		Meta: metaOf(w.Meta), Content: contentOf(w.Content),
 	}
 	if w.Kind > 255 {
@@ -288,7 +289,7 @@ func opOf(w *WireOp) (Op, error) {
 
 func wireResult(r *Result) *WireResult {
 	w := &WireResult{
-		Errno: uint32(r.Errno), Detail: []byte(r.Detail), Displaced: wireGFID(r.Displaced), Conflict: r.Conflict, Size: r.Size,
+		Errno: uint32(r.Errno), Detail: []byte(r.Detail), Displaced: wireGFID(r.Displaced), Conflict: []byte(r.Conflict), Size: r.Size,
 	}
 	if len(r.Released) > 0 {
 		w.Released = wireGFIDs(r.Released)
@@ -298,7 +299,7 @@ func wireResult(r *Result) *WireResult {
 
 // resultOf reads a Result. A GFID of the wrong size is EPROTO in it.
 func resultOf(w *WireResult) Result {
-	r := Result{Errno: syscall.Errno(w.Errno), Detail: string(w.Detail), Conflict: w.Conflict, Size: w.Size}
+	r := Result{Errno: syscall.Errno(w.Errno), Detail: string(w.Detail), Conflict: string(w.Conflict), Size: w.Size}
 	var err error
 	if r.Displaced, err = gfidOf(w.Displaced); err != nil {
 		r.Errno, r.Detail = syscall.EPROTO, err.Error()

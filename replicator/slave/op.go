@@ -36,19 +36,21 @@ const (
 	// files are removed, directories become orphans, and Result.Released has
 	// the GFIDs. EBUSY: it has a name still. EAGAIN: part is released, ask again.
 	Destroy
-	// Setattr makes GFID's owner, permissions, times and xattrs be Meta's, and
-	// ends what Begin began. ENOENT: the slave lacks the GFID.
+	// Setattr makes GFID's owner, permissions, times and xattrs be Meta's; with
+	// End set it also ends what Begin began. ENOENT: the slave lacks the GFID.
+	// EUCLEAN: others changed the content, which must be sent again.
 	Setattr
 	// Put makes Content the whole content of the regular file GFID, and Meta its
 	// attributes. A file with one name or none is replaced with a new inode, so
 	// a reader sees old or new; one with more names is written in place.
 	Put
 	// Begin marks the regular file GFID as about to get data (from rsync, or by
-	// Write), until the next Setattr of it. A file that others changed since we
+	// Write), until a Setattr with End. A file that others changed since we
 	// left it is moved to the conflicts, an empty one in its place.
 	Begin
 	// Write writes Content's extents in place, and cuts or grows the file to
-	// Content.Size if that is not negative. Call Begin before.
+	// Content.Size if that is not negative. It implies Begin; EUCLEAN: that was
+	// not done before, and others changed the content.
 	Write
 )
 
@@ -70,9 +72,10 @@ type Op struct {
 	Name    Name     // Make, Link, Rename, Unlink
 	Old     Name     // Rename of a non-directory; zero: it loses no name
 	Gone    bool     // Unlink: the master has this GFID no more
+	End     bool     // Setattr: the data that Begin announced is there
 	Target  string   // Make of a symlink, at most 4095 bytes
 	Rdev    Rdev     // Make of a device
-	Meta    *Meta    // Make, Put, Setattr; nil in Make and Put: not to be set (Make: mode is then needed, so EINVAL)
+	Meta    *Meta    // Make, Put, Setattr: EINVAL without it
 	Content *Content // Make of a regular file, Put, Write
 }
 
@@ -142,6 +145,6 @@ type Extent struct {
 
 // Bounds of what one Op may carry. The server refuses more: EMSGSIZE.
 const (
-	MaxContent = 4 << 20 // bytes in all extents of one Op; larger files go by rsync or Write
+	MaxContent = 2 << 20 // bytes in all extents of one Op; larger files go by rsync or Write
 	MaxXattrs  = 1 << 20 // bytes of all xattr names and values of one Op
 )

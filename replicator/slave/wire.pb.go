@@ -1230,6 +1230,7 @@ type WireOp struct {
 	Minor         uint32                 `protobuf:"varint,8,opt,name=minor,proto3" json:"minor,omitempty"`
 	Meta          *WireMeta              `protobuf:"bytes,9,opt,name=meta,proto3" json:"meta,omitempty"`
 	Content       *WireContent           `protobuf:"bytes,10,opt,name=content,proto3" json:"content,omitempty"`
+	End           bool                   `protobuf:"varint,11,opt,name=end,proto3" json:"end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1334,6 +1335,13 @@ func (x *WireOp) GetContent() *WireContent {
 	return nil
 }
 
+func (x *WireOp) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
 type WireOps struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ops           []*WireOp              `protobuf:"bytes,1,rep,name=ops,proto3" json:"ops,omitempty"`
@@ -1383,7 +1391,7 @@ type WireResult struct {
 	Errno         uint32                 `protobuf:"varint,1,opt,name=errno,proto3" json:"errno,omitempty"`
 	Detail        []byte                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	Displaced     []byte                 `protobuf:"bytes,3,opt,name=displaced,proto3" json:"displaced,omitempty"`
-	Conflict      string                 `protobuf:"bytes,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	Conflict      []byte                 `protobuf:"bytes,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	Released      [][]byte               `protobuf:"bytes,5,rep,name=released,proto3" json:"released,omitempty"`
 	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1441,11 +1449,11 @@ func (x *WireResult) GetDisplaced() []byte {
 	return nil
 }
 
-func (x *WireResult) GetConflict() string {
+func (x *WireResult) GetConflict() []byte {
 	if x != nil {
 		return x.Conflict
 	}
-	return ""
+	return nil
 }
 
 func (x *WireResult) GetReleased() [][]byte {
@@ -1636,7 +1644,7 @@ func (x *WireHash) GetCtime() *WireTime {
 
 type WireConflict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
 	Mtime         *WireTime              `protobuf:"bytes,4,opt,name=mtime,proto3" json:"mtime,omitempty"`
@@ -1674,11 +1682,11 @@ func (*WireConflict) Descriptor() ([]byte, []int) {
 	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *WireConflict) GetName() string {
+func (x *WireConflict) GetName() []byte {
 	if x != nil {
 		return x.Name
 	}
-	return ""
+	return nil
 }
 
 func (x *WireConflict) GetSize() int64 {
@@ -1776,50 +1784,6 @@ func (x *WireFS) GetReadOnly() bool {
 		return x.ReadOnly
 	}
 	return false
-}
-
-type WireProbe struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Content       []byte                 `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WireProbe) Reset() {
-	*x = WireProbe{}
-	mi := &file_wire_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WireProbe) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WireProbe) ProtoMessage() {}
-
-func (x *WireProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WireProbe.ProtoReflect.Descriptor instead.
-func (*WireProbe) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *WireProbe) GetContent() []byte {
-	if x != nil {
-		return x.Content
-	}
-	return nil
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -1921,7 +1885,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"X\n" +
 	"\vWireContent\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
-	"\aextents\x18\x02 \x03(\v2\x1b.georep.slave.v1.WireExtentR\aextents\"\xcb\x02\n" +
+	"\aextents\x18\x02 \x03(\v2\x1b.georep.slave.v1.WireExtentR\aextents\"\xdd\x02\n" +
 	"\x06WireOp\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04gfid\x18\x02 \x01(\fR\x04gfid\x12-\n" +
@@ -1933,7 +1897,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x05minor\x18\b \x01(\rR\x05minor\x12-\n" +
 	"\x04meta\x18\t \x01(\v2\x19.georep.slave.v1.WireMetaR\x04meta\x126\n" +
 	"\acontent\x18\n" +
-	" \x01(\v2\x1c.georep.slave.v1.WireContentR\acontent\"4\n" +
+	" \x01(\v2\x1c.georep.slave.v1.WireContentR\acontent\x12\x10\n" +
+	"\x03end\x18\v \x01(\bR\x03end\"4\n" +
 	"\aWireOps\x12)\n" +
 	"\x03ops\x18\x01 \x03(\v2\x17.georep.slave.v1.WireOpR\x03ops\"\xa4\x01\n" +
 	"\n" +
@@ -1941,7 +1906,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05errno\x18\x01 \x01(\rR\x05errno\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\fR\x06detail\x12\x1c\n" +
 	"\tdisplaced\x18\x03 \x01(\fR\tdisplaced\x12\x1a\n" +
-	"\bconflict\x18\x04 \x01(\tR\bconflict\x12\x1a\n" +
+	"\bconflict\x18\x04 \x01(\fR\bconflict\x12\x1a\n" +
 	"\breleased\x18\x05 \x03(\fR\breleased\x12\x12\n" +
 	"\x04size\x18\x06 \x01(\x03R\x04size\"D\n" +
 	"\vWireResults\x125\n" +
@@ -1956,7 +1921,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05mtime\x18\x05 \x01(\v2\x19.georep.slave.v1.WireTimeR\x05mtime\x12/\n" +
 	"\x05ctime\x18\x06 \x01(\v2\x19.georep.slave.v1.WireTimeR\x05ctime\"{\n" +
 	"\fWireConflict\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\rR\x04mode\x12/\n" +
 	"\x05mtime\x18\x04 \x01(\v2\x19.georep.slave.v1.WireTimeR\x05mtime\"\x86\x01\n" +
@@ -1966,9 +1931,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06inodes\x18\x03 \x01(\x04R\x06inodes\x12\x1f\n" +
 	"\vinodes_free\x18\x04 \x01(\x04R\n" +
 	"inodesFree\x12\x1b\n" +
-	"\tread_only\x18\x05 \x01(\bR\breadOnly\"%\n" +
-	"\tWireProbe\x12\x18\n" +
-	"\acontent\x18\x01 \x01(\fR\acontent2\xac\x06\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly2\xe7\x05\n" +
 	"\x04Wire\x12A\n" +
 	"\x05Hello\x12\x1a.georep.slave.v1.WireHello\x1a\x1c.georep.slave.v1.WireWelcome\x12C\n" +
 	"\x06Lookup\x12\x1b.georep.slave.v1.WireLookup\x1a\x1c.georep.slave.v1.WireEntries\x12?\n" +
@@ -1980,8 +1943,7 @@ const file_wire_proto_rawDesc = "" +
 	"\tConflicts\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1d.georep.slave.v1.WireConflict0\x01\x12>\n" +
 	"\x04Sync\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1a.georep.slave.v1.WireEmpty\x12=\n" +
 	"\x06StatFS\x12\x1a.georep.slave.v1.WireEmpty\x1a\x17.georep.slave.v1.WireFS\x12>\n" +
-	"\x05Clock\x12\x1a.georep.slave.v1.WireEmpty\x1a\x19.georep.slave.v1.WireTime\x12C\n" +
-	"\tReadProbe\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1a.georep.slave.v1.WireProbeB+Z)github.com/georep/georep/replicator/slaveb\x06proto3"
+	"\x05Clock\x12\x1a.georep.slave.v1.WireEmpty\x1a\x19.georep.slave.v1.WireTimeB+Z)github.com/georep/georep/replicator/slaveb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -1995,7 +1957,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_wire_proto_goTypes = []any{
 	(*WireEmpty)(nil),    // 0: georep.slave.v1.WireEmpty
 	(*WireTime)(nil),     // 1: georep.slave.v1.WireTime
@@ -2023,7 +1985,6 @@ var file_wire_proto_goTypes = []any{
 	(*WireHash)(nil),     // 23: georep.slave.v1.WireHash
 	(*WireConflict)(nil), // 24: georep.slave.v1.WireConflict
 	(*WireFS)(nil),       // 25: georep.slave.v1.WireFS
-	(*WireProbe)(nil),    // 26: georep.slave.v1.WireProbe
 }
 var file_wire_proto_depIdxs = []int32{
 	2,  // 0: georep.slave.v1.WireHello.path:type_name -> georep.slave.v1.WireInode
@@ -2061,21 +2022,19 @@ var file_wire_proto_depIdxs = []int32{
 	0,  // 32: georep.slave.v1.Wire.Sync:input_type -> georep.slave.v1.WireEmpty
 	0,  // 33: georep.slave.v1.Wire.StatFS:input_type -> georep.slave.v1.WireEmpty
 	0,  // 34: georep.slave.v1.Wire.Clock:input_type -> georep.slave.v1.WireEmpty
-	0,  // 35: georep.slave.v1.Wire.ReadProbe:input_type -> georep.slave.v1.WireEmpty
-	4,  // 36: georep.slave.v1.Wire.Hello:output_type -> georep.slave.v1.WireWelcome
-	9,  // 37: georep.slave.v1.Wire.Lookup:output_type -> georep.slave.v1.WireEntries
-	13, // 38: georep.slave.v1.Wire.Stat:output_type -> georep.slave.v1.WireObjects
-	9,  // 39: georep.slave.v1.Wire.List:output_type -> georep.slave.v1.WireEntries
-	21, // 40: georep.slave.v1.Wire.Apply:output_type -> georep.slave.v1.WireResults
-	23, // 41: georep.slave.v1.Wire.Hash:output_type -> georep.slave.v1.WireHash
-	22, // 42: georep.slave.v1.Wire.Nameless:output_type -> georep.slave.v1.WireGFIDs
-	24, // 43: georep.slave.v1.Wire.Conflicts:output_type -> georep.slave.v1.WireConflict
-	0,  // 44: georep.slave.v1.Wire.Sync:output_type -> georep.slave.v1.WireEmpty
-	25, // 45: georep.slave.v1.Wire.StatFS:output_type -> georep.slave.v1.WireFS
-	1,  // 46: georep.slave.v1.Wire.Clock:output_type -> georep.slave.v1.WireTime
-	26, // 47: georep.slave.v1.Wire.ReadProbe:output_type -> georep.slave.v1.WireProbe
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
+	4,  // 35: georep.slave.v1.Wire.Hello:output_type -> georep.slave.v1.WireWelcome
+	9,  // 36: georep.slave.v1.Wire.Lookup:output_type -> georep.slave.v1.WireEntries
+	13, // 37: georep.slave.v1.Wire.Stat:output_type -> georep.slave.v1.WireObjects
+	9,  // 38: georep.slave.v1.Wire.List:output_type -> georep.slave.v1.WireEntries
+	21, // 39: georep.slave.v1.Wire.Apply:output_type -> georep.slave.v1.WireResults
+	23, // 40: georep.slave.v1.Wire.Hash:output_type -> georep.slave.v1.WireHash
+	22, // 41: georep.slave.v1.Wire.Nameless:output_type -> georep.slave.v1.WireGFIDs
+	24, // 42: georep.slave.v1.Wire.Conflicts:output_type -> georep.slave.v1.WireConflict
+	0,  // 43: georep.slave.v1.Wire.Sync:output_type -> georep.slave.v1.WireEmpty
+	25, // 44: georep.slave.v1.Wire.StatFS:output_type -> georep.slave.v1.WireFS
+	1,  // 45: georep.slave.v1.Wire.Clock:output_type -> georep.slave.v1.WireTime
+	35, // [35:46] is the sub-list for method output_type
+	24, // [24:35] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2092,7 +2051,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

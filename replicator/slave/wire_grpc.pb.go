@@ -35,7 +35,6 @@ const (
 	Wire_Sync_FullMethodName      = "/georep.slave.v1.Wire/Sync"
 	Wire_StatFS_FullMethodName    = "/georep.slave.v1.Wire/StatFS"
 	Wire_Clock_FullMethodName     = "/georep.slave.v1.Wire/Clock"
-	Wire_ReadProbe_FullMethodName = "/georep.slave.v1.Wire/ReadProbe"
 )
 
 // WireClient is the client API for Wire service.
@@ -55,7 +54,6 @@ type WireClient interface {
 	Sync(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireEmpty, error)
 	StatFS(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireFS, error)
 	Clock(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireTime, error)
-	ReadProbe(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireProbe, error)
 }
 
 type wireClient struct {
@@ -215,16 +213,6 @@ func (c *wireClient) Clock(ctx context.Context, in *WireEmpty, opts ...grpc.Call
 	return out, nil
 }
 
-func (c *wireClient) ReadProbe(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireProbe, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(WireProbe)
-	err := c.cc.Invoke(ctx, Wire_ReadProbe_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // WireServer is the server API for Wire service.
 // All implementations must embed UnimplementedWireServer
 // for forward compatibility.
@@ -242,7 +230,6 @@ type WireServer interface {
 	Sync(context.Context, *WireEmpty) (*WireEmpty, error)
 	StatFS(context.Context, *WireEmpty) (*WireFS, error)
 	Clock(context.Context, *WireEmpty) (*WireTime, error)
-	ReadProbe(context.Context, *WireEmpty) (*WireProbe, error)
 	mustEmbedUnimplementedWireServer()
 }
 
@@ -285,9 +272,6 @@ func (UnimplementedWireServer) StatFS(context.Context, *WireEmpty) (*WireFS, err
 }
 func (UnimplementedWireServer) Clock(context.Context, *WireEmpty) (*WireTime, error) {
 	return nil, status.Error(codes.Unimplemented, "method Clock not implemented")
-}
-func (UnimplementedWireServer) ReadProbe(context.Context, *WireEmpty) (*WireProbe, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReadProbe not implemented")
 }
 func (UnimplementedWireServer) mustEmbedUnimplementedWireServer() {}
 func (UnimplementedWireServer) testEmbeddedByValue()              {}
@@ -469,24 +453,6 @@ func _Wire_Clock_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Wire_ReadProbe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(WireEmpty)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(WireServer).ReadProbe(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Wire_ReadProbe_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(WireServer).ReadProbe(ctx, req.(*WireEmpty))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 // Wire_ServiceDesc is the grpc.ServiceDesc for Wire service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -517,10 +483,6 @@ var Wire_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Clock",
 			Handler:    _Wire_Clock_Handler,
-		},
-		{
-			MethodName: "ReadProbe",
-			Handler:    _Wire_ReadProbe_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
