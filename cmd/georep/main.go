@@ -18,6 +18,7 @@ import (
 var families = []func() *cobra.Command{
 	newMountCommand,
 	newBrickCommand,
+	newChangelogCommand,
 	newVersionCommand,
 }
 
