@@ -1,0 +1,174 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/georep/georep/brick"
+	"github.com/georep/georep/changelog"
+)
+
+const (
+	// pollInterval is how often the growing changelog is looked at.
+	pollInterval = 200 * time.Millisecond
+	// syncShare bounds how much of the time goes into making the slave durable:
+	// after a sync the next waits this many times as long as that took.
+	syncShare = 4
+)
+
+// follower reads changelogs in order, then the growing one.
+type follower struct {
+	w *Worker
+	f *changelog.Follower
+	b *batch
+	// sealed is the stamp of the last slice whose records are all in b, or in a
+	// batch before it; 0 if none is.
+	sealed int64
+	live   *live
+	synced struct {
+		at   time.Time
+		took time.Duration
+	}
+	dirty bool // something was sent since the last sync
+}
+
+// follow brings the slave into step by changelogs, from stime on: sealed ones,
+// and the growing one as it grows. It returns errGap if records were lost.
+func (w *Worker) follow(ctx context.Context) error {
+	f, err := changelog.NewFollower(w.changelogs(), int64(w.prog.stime.Sec))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fl := &follower{w: w, f: f, b: newBatch(), live: newLive()}
+	w.pass.sent = fl.live.sent
+	if !w.opt.Once {
+		w.pass.hot = fl.live.hot
+	}
+	defer func() { w.pass.sent, w.pass.hot = nil, nil }()
+	return fl.run(ctx)
+}
+
+func (fl *follower) run(ctx context.Context) error {
+	w := fl.w
+	began := time.Now().Unix()
+	history := true
+	w.setCrawl(HistoryCrawl, "changelogs since stime "+w.prog.stime.String())
+	for {
+		if fl.b.full() {
+			if err := fl.flush(ctx); err != nil {
+				return err
+			}
+		}
+		e, ok, err := fl.f.Poll()
+		if err != nil {
+			return err
+		}
+		if ok {
+			switch e.Kind {
+			case changelog.Recorded:
+				fl.record(e.Record)
+			case changelog.SliceSealed:
+				if e.Damage != nil && !errors.Is(e.Damage, changelog.ErrTorn) {
+					w.log.Error("changelog is damaged, the brick is compared as a whole", "err", e.Damage)
+					return errors.Join(fl.flush(ctx), errGap)
+				}
+				fl.seal(e.Stamp)
+				if w.opt.Once && e.Stamp > began+stampSlack {
+					return fl.finish(ctx)
+				}
+			case changelog.GapFound:
+				return errors.Join(fl.flush(ctx), errGap)
+			}
+			continue
+		}
+		// Nothing more is recorded just now.
+		if err := fl.flush(ctx); err != nil {
+			return err
+		}
+		if w.opt.Once {
+			return fl.finish(ctx)
+		}
+		if history {
+			history = false
+			w.setCrawl(ChangelogCrawl, "all changelogs so far are done")
+		}
+		if err := fl.tick(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// record takes a record in.
+func (fl *follower) record(r *changelog.Record) {
+	if fl.b.empty() {
+		fl.w.setOldest(time.Now())
+	}
+	fl.b.add(r)
+	fl.live.record(r, time.Now())
+}
+
+// seal takes the end of a slice in. Contents and attributes that were sent while
+// it grew are looked at once more: a change is recorded once in a slice, and
+// they may have changed after that.
+func (fl *follower) seal(stamp int64) {
+	fl.sealed = stamp
+	fl.live.seal(fl.b)
+}
+
+// flush sends the batch, and raises stime to the last sealed slice in it.
+func (fl *follower) flush(ctx context.Context) error {
+	w := fl.w
+	if !fl.b.empty() {
+		b := fl.b
+		fl.b = newBatch()
+		if err := w.do(ctx, b); err != nil {
+			return err
+		}
+		fl.dirty = true
+	}
+	if fl.sealed == 0 {
+		return nil
+	}
+	to := brick.Stamp{Sec: uint32(fl.sealed - stampSlack)}
+	fl.sealed = 0
+	fl.live.sealed()
+	return w.advance(ctx, to)
+}
+
+// tick is what is done while nothing new is recorded: files that are being
+// written are looked at, failed items tried again, the slave synced.
+func (fl *follower) tick(ctx context.Context) error {
+	w := fl.w
+	now := time.Now()
+	if fl.live.due(now, w.m, fl.b) {
+		if err := fl.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := w.retryItems(ctx, false); err != nil {
+		return err
+	}
+	if fl.dirty && time.Since(fl.synced.at) > max(time.Second/2, syncShare*fl.synced.took) {
+		begin := time.Now()
+		if err := w.c.Sync(ctx); err != nil {
+			return err
+		}
+		fl.synced.at, fl.synced.took = time.Now(), time.Since(begin)
+		fl.dirty = false
+	}
+	if err := w.advance(ctx, w.done); err != nil {
+		return err
+	}
+	w.setCurrent(!fl.dirty && w.items.len() == 0 && !fl.live.waiting())
+	return w.idle(ctx, pollInterval)
+}
+
+// finish ends a run with Once.
+func (fl *follower) finish(ctx context.Context) error {
+	if err := fl.flush(ctx); err != nil {
+		return err
+	}
+	return fl.w.drain(ctx)
+}

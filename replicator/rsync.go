@@ -1,0 +1,137 @@
+package replicator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/georep/georep/brick"
+	"github.com/georep/georep/replicator/slave"
+)
+
+// ErrRsync is wrapped by errors of rsync that are not about a file: it can't be
+// started, or it lost its connection.
+var ErrRsync = errors.New("rsync failed")
+
+// Exit codes of rsync that are about files and not about the run.
+//
+// Source: rsync errcode.h.
+const (
+	rsyncPartial  = 23 // some files could not be sent
+	rsyncVanished = 24 // some were gone before they were sent
+)
+
+// rsyncStats are rsync's own figures for a run.
+type rsyncStats struct {
+	files   int64 // regular files transferred
+	literal int64 // bytes that went over the line
+	matched int64 // bytes that the slave had
+}
+
+// rsync sends files in one run. When rsync says that some could not be sent, or
+// sent fewer than asked, each is sent again alone, to tell which. The error is
+// one of the run: the connection, or rsync itself.
+func (p *pass) rsync(ctx context.Context, files []*bulkFile) error {
+	whole, err := p.runRsync(ctx, files)
+	if err != nil || whole {
+		return err
+	}
+	for _, f := range files {
+		if p.m.gone(f.obj.GFID) {
+			continue
+		}
+		ok, err := p.runRsync(ctx, []*bulkFile{f})
+		if err != nil {
+			return err
+		}
+		if !ok && !p.m.gone(f.obj.GFID) {
+			p.fail(Failure{GFID: f.obj.GFID, Op: "rsync", Errno: syscall.EIO, Detail: "rsync could not send it"})
+		}
+	}
+	return nil
+}
+
+// runRsync is one run. It reports whether rsync sent all of files.
+func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
+	b := p.opt.bulk
+	args := p.c.RsyncArgs(slave.RsyncOptions{BWLimit: b.kbps / int64(b.jobs)})
+	cmd := exec.CommandContext(ctx, b.rsync, args...)
+	cmd.Dir = filepath.Join(p.m.brick.Path(), brick.Dir)
+	// rsync cleans up after SIGTERM; it gets a moment for that.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 3 * time.Second
+	var names, stdout, stderr bytes.Buffer
+	for _, f := range files {
+		names.WriteString(brick.HandlePath(f.obj.GFID))
+		names.WriteByte(0)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &names, &stdout, &limitedBuffer{buf: &stderr}
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	var exit *exec.ExitError
+	code := 0
+	switch {
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		return false, fmt.Errorf("replicator: %w: %w", ErrRsync, err)
+	}
+	stats := parseRsyncStats(stdout.String())
+	p.opt.log.Debug("rsync ended", "files", len(files), "sent", stats.files, "literal", stats.literal, "matched", stats.matched, "exit", code)
+	switch code {
+	case 0:
+		// rsync is told to send every file it is given, so it counts them all.
+		return stats.files == int64(len(files)), nil
+	case rsyncPartial, rsyncVanished:
+		p.opt.log.Warn("rsync could not send all", "exit", code, "err", lastLine(stderr.String()))
+		return false, nil
+	}
+	return false, fmt.Errorf("replicator: %w: exit code %d: %s", ErrRsync, code, lastLine(stderr.String()))
+}
+
+var rsyncFigure = regexp.MustCompile(`(?m)^(Number of regular files transferred|Literal data|Matched data): ([0-9,.]+)`)
+
+// parseRsyncStats reads the figures that --stats prints.
+func parseRsyncStats(out string) (s rsyncStats) {
+	for _, m := range rsyncFigure.FindAllStringSubmatch(out, -1) {
+		n, err := strconv.ParseInt(strings.NewReplacer(",", "", ".", "").Replace(m[2]), 10, 64)
+		if err != nil {
+			continue
+		}
+		switch m[1][0] {
+		case 'N':
+			s.files = n
+		case 'L':
+			s.literal = n
+		case 'M':
+			s.matched = n
+		}
+	}
+	return s
+}
+
+// lastLine is the last line of an output that says something.
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// limitedBuffer keeps the first 64 KiB written to it.
+type limitedBuffer struct{ buf *bytes.Buffer }
+
+func (l *limitedBuffer) Write(p []byte) (int, error) {
+	if room := 64<<10 - l.buf.Len(); room > 0 {
+		l.buf.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}

@@ -1,0 +1,149 @@
+package replicator
+
+import (
+	"time"
+
+	"github.com/georep/georep/brick"
+)
+
+// State is what a Worker is at, in GlusterFS's words where it has one.
+type State string
+
+const (
+	Initializing State = "Initializing" // connecting
+	Active       State = "Active"       // working, or nothing to do
+	Degraded     State = "Degraded"     // working, but some items wait in quarantine
+	Faulty       State = "Faulty"       // stuck, see Reason; tried again
+	Stopped      State = "Stopped"
+)
+
+// Crawl is a way of finding work.
+type Crawl string
+
+const (
+	HybridCrawl    Crawl = "Hybrid"
+	HistoryCrawl   Crawl = "History"
+	ChangelogCrawl Crawl = "Changelog"
+)
+
+// Status is a Worker as it is now.
+type Status struct {
+	State  State
+	Reason string // why it is Faulty or Degraded
+	Crawl  Crawl  // "" before the first
+	Why    string // why that crawl
+	// Stime is up to when the slave is known to have all; zero before the first
+	// copy is complete.
+	Stime brick.Stamp
+	// Current is set when nothing is known to be waiting: not a record read and
+	// not done, nor one to be read.
+	Current bool
+	// Lag is how old the oldest change is that the slave may lack; 0 if Current.
+	Lag time.Duration
+	// Backlog is the records, or names found, that are read and not done.
+	Backlog int64
+	Done    Counts // since New
+	Found   Found  // by the present hybrid crawl
+	// Waiting is the number of items in quarantine; Items are the oldest of them.
+	Waiting int
+	Items   []Item
+	// Active is when work was last done.
+	Active time.Time
+}
+
+// Found is how far a hybrid crawl has looked.
+type Found struct {
+	Dirs  int64 // directories compared
+	Names int64 // names in them
+}
+
+// maxListed is how many items of the quarantine a Status lists.
+const maxListed = 100
+
+// Status is what the Worker is at. It may be called at any time.
+func (w *Worker) Status() Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.status
+	if !s.Current && !w.oldest.IsZero() {
+		s.Lag = time.Since(w.oldest)
+	}
+	return s
+}
+
+func (w *Worker) setState(s State, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.State, w.status.Reason = s, reason
+	if s != Active {
+		w.status.Current = false
+	}
+}
+
+func (w *Worker) setCrawl(c Crawl, why string) {
+	w.log.Info("crawl begins", "crawl", c, "why", why)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Crawl, w.status.Why = c, why
+	w.status.Found = Found{}
+}
+
+func (w *Worker) setStime() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Stime = w.prog.stime
+}
+
+// setItems takes the state of quarantine over into the status.
+func (w *Worker) setItems() {
+	n, items := w.items.len(), w.items.list(maxListed)
+	for i := range items {
+		items[i].Path = w.m.path(items[i].Failure)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Waiting, w.status.Items = n, items
+	switch {
+	case n > 0:
+		w.status.State, w.status.Reason = Degraded, items[0].Error()
+	case w.status.State == Degraded:
+		w.status.State, w.status.Reason = Active, ""
+	}
+}
+
+func (w *Worker) addCounts(c Counts) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Done.add(c)
+	if c != (Counts{}) {
+		w.status.Active = time.Now()
+	}
+}
+
+func (w *Worker) found(dirs, names int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Found.Dirs += dirs
+	w.status.Found.Names += names
+}
+
+// setOldest notes that a change recorded at that time is about to be done, unless
+// an older one is.
+func (w *Worker) setOldest(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.status.Current || w.oldest.IsZero() || at.Before(w.oldest) {
+		w.oldest = at
+	}
+	w.status.Current = false
+}
+
+// setCurrent notes whether all that is known is done.
+func (w *Worker) setCurrent(current bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Current = current
+	if current {
+		w.oldest = time.Time{}
+	}
+}

@@ -1,0 +1,99 @@
+package replicator
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/google/uuid"
+
+	"github.com/georep/georep/brick"
+)
+
+// progress is how far a slave is in step, as kept in xattrs on the root of the
+// master brick: with GlusterFS's keys, so that its tools read it, and one of
+// ours for a crawl under way.
+type progress struct {
+	root       int // owned by the brick
+	stimeKey   string
+	entryKey   string
+	crawlKey   string
+	stime      brick.Stamp
+	entryStime brick.Stamp
+}
+
+func openProgress(b *brick.Brick, slaveID uuid.UUID) (*progress, error) {
+	p := &progress{
+		root:     b.Root(),
+		stimeKey: brick.StimeKey(b.Volume(), slaveID),
+		entryKey: brick.EntryStimeKey(b.Volume(), slaveID),
+		crawlKey: "trusted.georep." + slaveID.String() + ".crawl",
+	}
+	var err error
+	if p.stime, _, err = p.read(p.stimeKey); err != nil {
+		return nil, err
+	}
+	if p.entryStime, _, err = p.read(p.entryKey); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *progress) read(key string) (brick.Stamp, bool, error) {
+	var buf [8]byte
+	n, errno := brick.Getxattr(p.root, "", key, buf[:])
+	if errno == syscall.ENODATA {
+		return brick.Stamp{}, false, nil
+	}
+	if errno != 0 {
+		return brick.Stamp{}, false, fmt.Errorf("replicator: read %s on the master's root: %w", key, errno)
+	}
+	s, err := brick.ParseStamp(buf[:n])
+	if err != nil {
+		return s, false, fmt.Errorf("replicator: %s on the master's root: %w", key, err)
+	}
+	return s, true, nil
+}
+
+func (p *progress) write(key string, s brick.Stamp) error {
+	if errno := brick.Setxattr(p.root, "", key, s.Bytes(), 0); errno != 0 {
+		return fmt.Errorf("replicator: write %s on the master's root: %w", key, errno)
+	}
+	return nil
+}
+
+// advance raises stime to s. What it covers is durable on the slave. entry is the
+// same for names alone, and never behind it.
+func (p *progress) advance(s, entry brick.Stamp) error {
+	if entry.Compare(s) < 0 {
+		entry = s
+	}
+	if entry.Compare(p.entryStime) > 0 {
+		if err := p.write(p.entryKey, entry); err != nil {
+			return err
+		}
+		p.entryStime = entry
+	}
+	if s.Compare(p.stime) <= 0 {
+		return nil
+	}
+	if err := p.write(p.stimeKey, s); err != nil {
+		return err
+	}
+	p.stime = s
+	return nil
+}
+
+// crawlBegan is when the crawl that is under way from the present stime began;
+// false if none is.
+func (p *progress) crawlBegan() (brick.Stamp, bool, error) { return p.read(p.crawlKey) }
+
+func (p *progress) beginCrawl(at brick.Stamp) error { return p.write(p.crawlKey, at) }
+
+func (p *progress) endCrawl() error {
+	errno := brick.Removexattr(p.root, "", p.crawlKey)
+	if errno != 0 && !errors.Is(errno, syscall.ENODATA) {
+		return fmt.Errorf("replicator: remove %s on the master's root: %w", p.crawlKey, errno)
+	}
+	return nil
+}
