@@ -91,6 +91,7 @@ func (b *Brick) Check(ctx context.Context, opts CheckOptions) (Checked, error) {
 			return err
 		}
 		c.judgeAll()
+		c.walked = true
 		return c.walkHandles(ctx)
 	})
 	if err == nil && opts.Repair {
@@ -114,6 +115,7 @@ type checker struct {
 	// told are GFIDs whose names were found damaged: their handles are not told
 	// of again. It holds manyTold at most, then a damage may be told twice.
 	told     map[gfid.GFID]struct{}
+	walked   bool                  // through all names
 	suspects map[gfid.GFID]suspect // manySuspects at most
 }
 
@@ -136,7 +138,7 @@ func (c *checker) found(f Finding, mend func(*Finding) error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !f.GFID.IsZero() && len(c.told) < manyTold {
+	if !c.walked && !f.GFID.IsZero() && len(c.told) < manyTold {
 		c.told[f.GFID] = struct{}{}
 	}
 	if c.opts.Found != nil {

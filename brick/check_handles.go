@@ -149,7 +149,8 @@ func (c *checker) dirHandle(f Finding) {
 		holds, errno = c.b.holds(parent, base, f.GFID)
 		f.Detail = fmt.Sprintf("%q is gone or another", c.b.pathOf(parent, base))
 	} else if errno == syscall.EINVAL {
-		errno, f.Detail = 0, "does not lead to a name in a parent"
+		holds, errno = c.isOrphan(f.GFID), 0
+		f.Detail = "does not lead to a name in a parent"
 	}
 	switch {
 	case errno != 0:
@@ -160,6 +161,21 @@ func (c *checker) dirHandle(f Finding) {
 	default:
 		c.found(f, func(f *Finding) error { return asError(c.b.UnlinkHandle(f.GFID)) })
 	}
+}
+
+// orphans is where a slave keeps directories that have no name for now, below
+// .glusterfs; their handles lead there.
+const orphans = "georep/orphans/"
+
+func (c *checker) isOrphan(g gfid.GFID) bool {
+	want := "../../" + orphans + g.String()
+	buf := make([]byte, len(want)+1)
+	n, err := unix.Readlinkat(c.b.handles, HandlePath(g), buf)
+	if err != nil || string(buf[:n]) != want {
+		return false
+	}
+	has, errno := c.b.GFIDOf(c.b.handles, orphans+g.String())
+	return errno == 0 && has == g
 }
 
 // fileHandle checks that the object of a handle, which has its GFID, has a name.

@@ -342,6 +342,33 @@ func TestCheckMovedTree(t *testing.T) {
 	wantSound(t, b)
 }
 
+// A directory that a slave has set aside keeps its handle, and what is in it its
+// own; once it is gone the handle is stale.
+func TestCheckOrphan(t *testing.T) {
+	b := newBrick(t)
+	mkdir(t, b, "d/e")
+	write(t, b, "d/e/f", "x")
+	adopt(t, b)
+	g, e := gfidAt(t, b, "d"), handleAt(t, b, "d/e")
+	handle := filepath.Join(b.Path(), Dir, HandlePath(g))
+	at := filepath.Join(b.Path(), Dir, orphans, g.String())
+	mkdir(t, b, Dir+"/"+orphans)
+	check(t, os.Rename(filepath.Join(b.Path(), "d"), at))
+	check(t, os.Remove(handle))
+	check(t, os.Symlink("../../"+orphans+g.String(), handle))
+	wantChecked(t, b)
+	check(t, os.RemoveAll(at))
+	got := checked(t, b, false)
+	if want := "stale-handle " + Dir + "/" + HandlePath(g) + " left"; !slices.Contains(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+	checked(t, b, true)
+	wantChecked(t, b)
+	if _, err := os.Lstat(filepath.Join(b.Path(), e)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the handle of what was in it: %v", err)
+	}
+}
+
 // What an earlier repair moved away is not overwritten by a later one.
 func TestCheckLostTwice(t *testing.T) {
 	b := newBrick(t)

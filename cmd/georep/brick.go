@@ -140,6 +140,8 @@ func newBrickCheckCommand() *cobra.Command {
 
 With --repair the right column is done. No content is destroyed: what has no name
 and is not empty moves to BRICK/.glusterfs/georep/lost/<gfid>, for you to look at.
+A slave keeps files without a name until its master has none either: check it when
+its session has drained.
 
 With --json each finding is an object, and last come the counts; a byte of a path
 that is no UTF-8, and %, is %XX there.
