@@ -166,7 +166,7 @@ func (t *Translator) Setattr(in *Inode, s *Setattr, st *Attr) (keep bool, errno 
 	if s.isMeta() {
 		if s.hasTimes() && in.isWritten() {
 			// A time set back could hide writes past us that nobody looked at.
-			in.open.owed = true
+			in.open.owed, in.open.exposed = true, true
 		}
 		r := &changelog.Record{Type: changelog.Meta, GFID: in.gfid, Fop: changelog.FopSetattr}
 		if errno := t.actOnce(in, classAttr, r, func() syscall.Errno { return t.setattr(in, o, s) }); errno != 0 {

@@ -48,8 +48,11 @@ type openState struct {
 	last version
 	// owed says that a record must be made even if nothing is seen to change.
 	owed bool
-	// again is the slice that owed was set for at the seal before.
-	again changelog.Slice
+	// exposed says that contents changed since the pages were last made clean, so
+	// that a store to one of them may not move a time.
+	exposed bool
+	// written says that contents changed since it was first open for writing.
+	written bool
 	// setuid says that the file was given such a bit while it was open for
 	// writing past us, so that a write has yet to clear it.
 	setuid bool
@@ -257,7 +260,7 @@ func (t *Translator) endWriting(in *Inode) {
 	o := in.open
 	t.writers.remove(o.slot)
 	o.slot = -1
-	o.owed, o.setuid = false, false
+	o.owed, o.exposed, o.written, o.setuid = false, false, false, false
 	if o.watchFD >= 0 {
 		brick.Close(o.watchFD)
 		o.watchFD = -1
@@ -312,17 +315,18 @@ func (t *Translator) lastWriterClosed(in *Inode, fd int) int {
 		}
 		return -1
 	}
+	// A write that stalled over more than one seal has no other record.
+	o.owed = o.owed || o.written
+	left := hasWriter(fd)
+	// After the lease: with the last writer gone, this look sees its last store.
 	t.check(in, fd)
-	if hasWriter(fd) {
-		if o.watchFD >= 0 {
-			return fd // watched already: a mapping from before is left as well
-		}
+	switch {
+	case !left:
+		t.endWriting(in)
+	case o.watchFD < 0:
 		o.watchFD = fd
 		return -1
 	}
-	// Between the look and the lease a last store may have come.
-	t.check(in, fd)
-	t.endWriting(in)
 	return fd
 }
 

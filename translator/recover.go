@@ -36,11 +36,8 @@ func (t *Translator) recover(left leftovers) error {
 		}
 	}
 	t.intents.clear()
-	for _, m := range left.writers {
-		if err := t.recoverWriter(m.gfid); err != nil {
-			return err
-		}
-		t.writers.remove(m.slot)
+	if err := t.recoverWriters(left.writers); err != nil {
+		return err
 	}
 	for _, m := range left.orphans {
 		t.removeOrphan(m.gfid)
@@ -210,35 +207,52 @@ func (t *Translator) finishCreation(r *changelog.Record) (bool, syscall.Errno) {
 	return made, ignoreGone(errno)
 }
 
-// recoverWriter records that g, which was open for writing, changed, and watches
+// recoverWriters deals with the files that were open for writing. One may be
+// there twice when the process died while it was entered.
+func (t *Translator) recoverWriters(left []member) error {
+	seen := make(map[gfid.GFID]bool, len(left))
+	for _, m := range left {
+		watched := false
+		if !seen[m.gfid] {
+			seen[m.gfid] = true
+			var err error
+			if watched, err = t.recoverWriter(m); err != nil {
+				return fmt.Errorf("translator: recover writes to %v: %w", m.gfid, err)
+			}
+		}
+		if !watched {
+			t.writers.remove(m.slot)
+		}
+	}
+	return nil
+}
+
+// recoverWriter records that m, which was open for writing, changed, and watches
 // it if it still can change.
-func (t *Translator) recoverWriter(g gfid.GFID) error {
-	fd, errno := t.b.OpenHandle(g, unix.O_RDONLY)
+func (t *Translator) recoverWriter(m member) (watched bool, err error) {
+	fd, errno := t.b.OpenHandle(m.gfid, unix.O_RDONLY)
 	if errno != 0 {
-		return nil // removed since
+		return false, nil // removed since
 	}
-	if _, err := t.log.Append(&changelog.Record{Type: changelog.Data, GFID: g}); err != nil {
+	if _, err := t.log.Append(&changelog.Record{Type: changelog.Data, GFID: m.gfid}); err != nil {
 		brick.Close(fd)
-		return fmt.Errorf("translator: recover writes to %v: %w", g, err)
+		return false, err
 	}
-	t.touch(g)
-	if !hasWriter(fd) {
-		brick.Close(fd)
-		return nil
-	}
+	t.touch(m.gfid)
 	var st Attr
-	if errno := brick.Fstatx(fd, &st); errno != 0 {
+	errno = brick.Fstatx(fd, &st)
+	if errno != 0 || !hasWriter(fd) {
 		brick.Close(fd)
-		return fmt.Errorf("translator: recover writes to %v: %w", g, errno)
+		return false, errnoErr(errno)
 	}
-	t.opts.Logger.Warn("a process still writes to a file through a mount that is gone; it is watched until it ends", "gfid", g)
-	in := t.table.enter(seen{g, st.Ino, uint32(st.Mode)}, nil, "", false)
+	t.opts.Logger.Warn("a process still writes to a file through a mount that is gone; it is watched until it ends", "gfid", m.gfid)
+	in := t.table.enter(seen{m.gfid, st.Ino, uint32(st.Mode)}, nil, "", false)
 	in.mu.Lock()
-	errno = t.watch(in, fd)
+	errno = t.watch(in, fd, m.slot)
 	in.mu.Unlock()
 	t.unpin(in)
 	if errno != 0 {
-		return fmt.Errorf("translator: recover writes to %v: %w", g, errno)
+		brick.Close(fd)
 	}
-	return nil
+	return errno == 0, errnoErr(errno)
 }

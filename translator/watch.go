@@ -55,19 +55,16 @@ func (t *Translator) scan() {
 
 func (t *Translator) scanOne(in *Inode) {
 	o := in.open
-	if o.handles == 0 || o.writers == 0 {
-		if o.watchFD < 0 || hasWriter(o.watchFD) {
-			t.look(in)
-			return
-		}
+	if o.writers > 0 || o.watchFD < 0 || hasWriter(o.watchFD) {
 		t.look(in)
-		t.endWriting(in)
-		t.closedIfUnused(in)
-		// Stores through the mapping left the kernel's attributes stale.
-		t.opts.Invalidate(in.id)
 		return
 	}
+	o.owed = o.owed || o.written
 	t.look(in)
+	t.endWriting(in)
+	t.closedIfUnused(in)
+	// Stores through the mapping left the kernel's attributes stale.
+	t.opts.Invalidate(in.id)
 }
 
 // look is check on whatever descriptor of the file there is.
@@ -94,7 +91,9 @@ func (t *Translator) checked(in *Inode, now version) bool {
 	if !o.passthrough && o.watchFD < 0 {
 		return false // each write is a request, and recorded as such
 	}
-	if !o.owed && !o.last.moved(now) {
+	if o.last.moved(now) {
+		o.written, o.exposed = true, true
+	} else if !o.owed {
 		return false
 	}
 	// Before last moves on: whatever comes after the look is seen next time.
@@ -108,17 +107,17 @@ func (t *Translator) checked(in *Inode, now version) bool {
 	return true
 }
 
-// BeforeSeal records what changed past us and writes xtimes, so that the slice s
+// BeforeSeal records what changed past us and writes xtimes, so that the slice
 // about to be sealed holds every change made before. It is called without any
 // lock of the log.
 //
 // Look, then write-protect, then seal: a store to a page that is dirty already
 // moves no time, so pages must be clean at the seal for the next store to show.
-func (t *Translator) BeforeSeal(s changelog.Slice) {
+func (t *Translator) BeforeSeal(changelog.Slice) {
 	for _, in := range t.writing.all() {
 		in.mu.Lock()
 		if in.isWritten() {
-			t.sealOne(in, s)
+			t.sealOne(in)
 		}
 		in.mu.Unlock()
 	}
@@ -128,21 +127,17 @@ func (t *Translator) BeforeSeal(s changelog.Slice) {
 	}
 }
 
-func (t *Translator) sealOne(in *Inode, s changelog.Slice) {
+func (t *Translator) sealOne(in *Inode) {
 	o := in.open
-	changed := t.look(in)
-	if !changed && !in.isRecorded(classData, s) {
-		return
-	}
-	if o.again == s {
-		// Recorded only because of the slice before; the pages are clean.
-		return
+	t.scanOne(in)
+	if in.open != o || !o.exposed {
+		return // over, or unchanged since its pages were last made clean
 	}
 	t.writeProtect(in)
+	o.exposed = false
 	// A write may have been stamped before this look and copied after the seal:
-	// the next slice has a record of it whatever is seen.
+	// the next slice has a record of it whatever is seen, and the last one too.
 	o.owed = true
-	o.again = s + 1
 }
 
 // writeProtect starts write-back of in's dirty pages, which makes the next store
@@ -177,12 +172,18 @@ func (t *Translator) checkSetuid(in *Inode) {
 }
 
 // watch keeps an eye on in, which a process of before had open for writing and
-// somebody still has. fd reads it and is owned from here on.
-func (t *Translator) watch(in *Inode, fd int) syscall.Errno {
+// somebody still has. fd reads it and is owned from here on; slot is in's in the
+// set of writers. The caller holds in.mu, and has recorded in.
+func (t *Translator) watch(in *Inode, fd, slot int) syscall.Errno {
+	// First of all: a page that is dirty by now shows no further store.
+	t.writeProtect(in)
 	var st Attr
 	if errno := brick.Fstatx(fd, &st); errno != 0 {
 		return errno
 	}
-	in.open = &openState{slot: -1, watchFD: fd, passthrough: true}
-	return t.beginWriting(in, &st)
+	// What was done before we looked can't be seen, so it counts as done.
+	in.open = &openState{slot: slot, watchFD: fd, passthrough: true, last: t.clock.version(&st), written: true, exposed: true, owed: true}
+	t.table.pin(in)
+	t.writing.add(in)
+	return 0
 }
