@@ -62,8 +62,9 @@ func (f *fileSystem) Open(_ <-chan struct{}, input *fuse.OpenIn, out *fuse.OpenO
 }
 
 func (f *fileSystem) Release(_ <-chan struct{}, input *fuse.ReleaseIn) {
-	if h := f.files.remove(input.Fh); h != nil {
+	if h := f.files.get(input.Fh); h != nil {
 		f.t.Release(h)
+		f.files.remove(input.Fh)
 	}
 }
 

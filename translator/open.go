@@ -325,6 +325,7 @@ func (t *Translator) lastWriterClosed(in *Inode, fd int) int {
 		t.endWriting(in)
 	case o.watchFD < 0:
 		o.watchFD = fd
+		t.linger(in)
 		return -1
 	}
 	return fd

@@ -89,6 +89,7 @@ type Translator struct {
 	orphaned *gfidSet // GFIDs without a name, kept for those who have them open
 	xtimeKey string
 
+	lingerers  chan *Inode // bounded; what finds no room waits for the next scan
 	writing    writingSet
 	exchanging sync.Mutex  // held by a fop that needs two intents
 	cold       atomic.Bool // the kernel refused passthrough
@@ -125,6 +126,7 @@ func Open(opts Options) (*Translator, error) {
 	t := &Translator{opts: opts, b: b, log: opts.recorder, table: newTable(st.Ino), xtimeKey: brick.XtimeKey(b.Volume())}
 	t.dirs = &dirCache{b: b, t: t.table, max: opts.MaxDirs}
 	t.writing.open = map[*Inode]struct{}{}
+	t.lingerers = make(chan *Inode, maxLingerer)
 	t.delPaths.Store(opts.CaptureDelPath)
 	if err := t.start(); err != nil {
 		return nil, errors.Join(err, t.closeParts())
@@ -265,6 +267,8 @@ func (t *Translator) Ending() error { return t.b.Ending() }
 // running. Who still writes past us stays in the set of writers for the next
 // Open; files without names are removed.
 func (t *Translator) Close() error {
+	// Those who were let go since are no writers for the next Open.
+	t.scan()
 	gap := t.full != nil && t.full.Gap() != nil
 	if err := t.closeParts(); err != nil || gap {
 		return err // the next Open looks closely

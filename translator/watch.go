@@ -26,6 +26,7 @@ func (t *Translator) Run(ctx context.Context) error {
 	if t.marker != nil {
 		g.Go(func() error { return t.marker.Run(ctx) })
 	}
+	g.Go(func() error { return t.letGo(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(scanInterval)
 		defer tick.Stop()
