@@ -117,6 +117,11 @@ func become(u user) {
 	}
 	_, _, errno := syscall.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(u.groups)), uintptr(ptr(&groups[0])), 0)
 	must("setgroups", errno)
+	// A parent that serves a mount has told this thread's ancestor to keep its
+	// capabilities when its ids change.
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, 0, 0, 0, 0); err != nil {
+		panic(err)
+	}
 	_, _, errno = syscall.RawSyscall(unix.SYS_SETRESGID, uintptr(u.gid), uintptr(u.gid), uintptr(u.gid))
 	must("setresgid", errno)
 	_, _, errno = syscall.RawSyscall(unix.SYS_SETRESUID, uintptr(u.uid), uintptr(u.uid), uintptr(u.uid))

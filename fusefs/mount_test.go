@@ -1,6 +1,8 @@
 package fusefs
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,15 +44,27 @@ type mounted struct {
 func mount(t *testing.T, s setup) *mounted {
 	t.Helper()
 	if s.brick == "" {
-		s.brick = filepath.Join(t.TempDir(), "brick")
-		if err := os.Mkdir(s.brick, 0o755); err != nil {
+		s.brick = publicDir(t)
+	}
+	return mountAt(t, s, publicDir(t))
+}
+
+// publicDir is a new directory that every user can reach.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m := &mounted{t: t, dir: filepath.Join(t.TempDir(), "mnt"), ended: make(chan error, 1)}
-	if err := os.Mkdir(m.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	return dir
+}
+
+// mountAt mounts the brick s.brick over dir.
+func mountAt(t *testing.T, s setup, dir string) *mounted {
+	t.Helper()
+	m := &mounted{t: t, dir: dir, ended: make(chan error, 1)}
 	var err error
 	if m.brick, err = brick.Create(s.brick); err != nil {
 		t.Fatal(err)
@@ -87,31 +101,19 @@ func mount(t *testing.T, s setup) *mounted {
 
 // refusePolls has the kernel learn that polls are not answered. Go's runtime
 // would ask for one, in a way that keeps a processor, whenever this process opens
-// a file that it serves itself.
+// a file that it serves itself. go-fuse serves a file for this that no brick has.
 func (m *mounted) refusePolls() {
-	fd, err := unix.Open(m.dir, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(filepath.Join(m.dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	name := filepath.Join(m.dir, "poll")
-	f, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		if err == unix.EROFS {
-			return
-		}
-		m.t.Fatal(err)
-	}
-	defer unix.Close(f)
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}}, 0); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := unix.Unlink(name); err != nil {
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-// unmount ends the mount and checks that it served to the end.
+// unmount ends the mount and checks that it served to the end, and what it left.
 func (m *mounted) unmount() {
 	m.t.Helper()
 	if m.over {
@@ -125,9 +127,68 @@ func (m *mounted) unmount() {
 	if err := <-m.ended; err != nil {
 		m.t.Error(err)
 	}
+	m.checkBrick()
 	if err := m.brick.Close(); err != nil {
 		m.t.Error(err)
 	}
+}
+
+// checkBrick checks that each name has its GFID, handle and gfid2path and each
+// handle its name, and that no directory has an older xtime than what is in it.
+func (m *mounted) checkBrick() {
+	m.t.Helper()
+	_, err := m.brick.Check(context.Background(), brick.CheckOptions{Found: func(f brick.Finding) {
+		m.t.Errorf("brick check: %s %v %q %s %v", f.Problem, f.GFID, f.Path, f.Detail, f.Err)
+	}})
+	if err != nil {
+		m.t.Error(err)
+	}
+	if m.srv.Translator().Marker() != nil {
+		key := brick.XtimeKey(m.brick.Volume())
+		m.checkXtime(key, m.brick.Path())
+	}
+}
+
+// checkXtime returns the latest xtime at and below dir, which is dir's own.
+func (m *mounted) checkXtime(key, dir string) (latest brick.Stamp) {
+	m.t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if dir == m.brick.Path() && e.Name() == brick.Dir {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		x := m.xtime(key, path)
+		if e.IsDir() {
+			x = m.checkXtime(key, path)
+		}
+		if x.Compare(latest) > 0 {
+			latest = x
+		}
+	}
+	own := m.xtime(key, dir)
+	if own.Compare(latest) < 0 {
+		m.t.Errorf("%s: xtime %v is before %v, that of something below it", dir, own, latest)
+	}
+	return own
+}
+
+// xtime is the zero stamp for an object that was never touched.
+func (m *mounted) xtime(key, path string) (s brick.Stamp) {
+	val, err := brick.ReadXattr(path, key)
+	if errors.Is(err, unix.ENODATA) {
+		return s
+	}
+	if err == nil {
+		s, err = brick.ParseStamp(val)
+	}
+	if err != nil {
+		m.t.Errorf("xtime: %v", err)
+	}
+	return s
 }
 
 func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
