@@ -164,9 +164,10 @@ func recorded(spans []Span) []Span {
 // history has no hole.
 func TestDeathAtEveryStep(t *testing.T) {
 	steps := 0
+	disk := smallDisk(t, "tmpfs", 64<<10) // thousands of runs: no real syncs
 	for n := 1; ; n++ {
 		f := &fault{n: n, dead: true}
-		dir, clock := newDir(t), newClock()
+		dir, clock := filepath.Join(disk, "first"), newClock()
 		out, err := use(Options{Dir: dir, now: clock.now, step: f.step}, clock, true)
 		if f.at == "" {
 			if err != nil {
@@ -177,7 +178,7 @@ func TestDeathAtEveryStep(t *testing.T) {
 		steps++
 		for m := 1; ; m++ {
 			again := &fault{n: m, dead: true}
-			trial := filepath.Join(t.TempDir(), "changelogs")
+			trial := filepath.Join(disk, "trial")
 			copyTree(t, dir, trial)
 			name := f.at + "; then " + again.at
 			then := *clock
@@ -208,13 +209,22 @@ func TestDeathAtEveryStep(t *testing.T) {
 			if t.Failed() {
 				t.FailNow()
 			}
+			removeAll(t, trial)
 			if again.at == "" {
 				break
 			}
 		}
+		removeAll(t, dir)
 	}
 	if steps < 40 {
 		t.Errorf("only %d steps", steps)
+	}
+}
+
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -257,10 +267,11 @@ func copyTree(t *testing.T, from, to string) {
 // Any one step that fails, as on a full disk, while the process goes on: a record
 // is kept, or its Append said that it is lost and no span covers that moment.
 func TestFaultAtEveryStep(t *testing.T) {
+	disk := smallDisk(t, "tmpfs", 64<<10)
 	for _, cause := range []error{unix.ENOSPC, unix.EIO} {
 		for n := 1; ; n++ {
 			f := &fault{n: n, err: cause}
-			dir, clock := newDir(t), newClock()
+			dir, clock := filepath.Join(disk, fmt.Sprint(cause, n)), newClock()
 			out, err := use(Options{Dir: dir, now: clock.now, step: f.step}, clock, false)
 			if f.at == "" {
 				if err != nil {

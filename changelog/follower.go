@@ -52,6 +52,7 @@ type Follower struct {
 	after int64 // the last slice told as sealed
 	span  int64 // the start of the HTIME file that covers after; 0 unknown
 	file  *followed
+	queue []int64 // sealed and not read yet, in order
 	// tell is what comes before anything more is read.
 	tell []Event
 	rec  Record
@@ -141,30 +142,35 @@ func (f *Follower) Poll() (ev Event, ok bool, err error) {
 
 // openNext opens the oldest changelog not read yet: a sealed one, or CHANGELOG.
 func (f *Follower) openNext() (ok bool, err error) {
-	// Before looking for sealed ones: whatever is sealed after that was live then.
-	live, err := os.Open(filepath.Join(f.dir, liveName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("changelog: follow: %w", err)
-	}
-	stamps, err := sealedSince(f.dir, f.after)
-	if err == nil && len(stamps) > 0 {
-		if live != nil {
-			_ = live.Close() // only opened
-		}
-		file, err := openSealed(f.dir, stamps[0])
-		if err != nil {
+	var live *os.File
+	if len(f.queue) == 0 {
+		// Before looking for sealed ones: whatever is sealed after that was live then.
+		live, err = os.Open(filepath.Join(f.dir, liveName))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, fmt.Errorf("changelog: follow: %w", err)
 		}
-		f.file = &followed{f: file, stamp: stamps[0]}
-		return true, nil
+		if f.queue, err = sealedSince(f.dir, f.after); err != nil {
+			if live != nil {
+				_ = live.Close() // only opened
+			}
+			return false, fmt.Errorf("changelog: follow: %w", err)
+		}
 	}
+	if len(f.queue) == 0 {
+		if live != nil {
+			f.file = &followed{f: live}
+		}
+		return live != nil, nil
+	}
+	if live != nil {
+		_ = live.Close() // only opened
+	}
+	file, err := openSealed(f.dir, f.queue[0])
 	if err != nil {
 		return false, fmt.Errorf("changelog: follow: %w", err)
 	}
-	if live == nil {
-		return false, nil
-	}
-	f.file = &followed{f: live}
+	f.file = &followed{f: file, stamp: f.queue[0]}
+	f.queue = f.queue[1:]
 	return true, nil
 }
 

@@ -14,20 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk mounts a file system of a few MiB and returns where.
-func smallDisk(t *testing.T, fsType string) string {
+// smallDisk mounts a file system of the given size in KiB and returns where.
+func smallDisk(t *testing.T, fsType string, size int64) string {
 	t.Helper()
 	at := t.TempDir()
 	var cmd *exec.Cmd
 	switch fsType {
 	case "tmpfs":
-		cmd = exec.Command("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", at)
+		cmd = exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dk", size), "tmpfs", at)
 	case "ext4":
 		image := filepath.Join(t.TempDir(), "image")
 		if err := os.WriteFile(image, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(image, 8<<20); err != nil {
+		if err := os.Truncate(image, size<<10); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command("mkfs.ext4", "-q", "-m", "0", image).CombinedOutput(); err != nil {
@@ -66,9 +66,9 @@ func fill(t *testing.T, path string) {
 // A disk that is really full: the gap is told once, seen on disk, and over when
 // there is space again, with a new HTIME file that begins after the last record lost.
 func TestFullDisk(t *testing.T) {
-	for _, fsType := range []string{"tmpfs", "ext4"} {
+	for fsType, size := range map[string]int64{"tmpfs": 256, "ext4": 8 << 10} {
 		t.Run(fsType, func(t *testing.T) {
-			disk := smallDisk(t, fsType)
+			disk := smallDisk(t, fsType, size)
 			dir, clock := filepath.Join(disk, "changelogs"), newClock()
 			told := 0
 			l := mustOpen(t, Options{Dir: dir, now: clock.now, OnGap: func(error) { told++ }})

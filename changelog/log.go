@@ -120,6 +120,7 @@ type Log struct {
 	// synced is the part of f that is durable; guarded by mu.
 	synced int64
 	enc    Encoding // of f; guarded by mu
+	osync  bool     // f is open with O_SYNC; guarded by mu
 	buf    []byte   // the record being written; guarded by mu
 	closed bool     // guarded by mu
 	gap    *gap     // not nil while records are being lost; guarded by mu

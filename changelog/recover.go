@@ -235,7 +235,6 @@ func (l *Log) install(next *successor) error {
 		_ = next.f.Close() // the next Open removes it
 		return err
 	}
-	l.f, l.fd, l.enc = next.f, int(next.f.Fd()), next.enc
-	l.off, l.synced = int64(headerLen), int64(headerLen)
+	l.use(next)
 	return l.d.syncDir(".")
 }

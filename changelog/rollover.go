@@ -164,7 +164,8 @@ func (l *Log) roll() error {
 func (l *Log) endEmptySlice() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.off != int64(headerLen) || l.enc != l.want.enc || l.gap != nil {
+	same := l.enc == l.want.enc && l.osync == (l.want.fsync < 0)
+	if l.off != int64(headerLen) || !same || l.gap != nil {
 		return false
 	}
 	l.slice.Add(1)
@@ -212,14 +213,19 @@ func (l *Log) swap(next *successor, stamp int64, endGap bool) (old *os.File, e i
 		return nil, e, err
 	}
 	old = l.f
-	l.f, l.fd, l.enc = next.f, int(next.f.Fd()), next.enc
-	l.off, l.synced = int64(headerLen), int64(headerLen)
+	l.use(next)
 	l.slice.Add(1)
 	if endGap {
 		l.gap = nil
 	}
 	l.mu.Unlock()
 	return old, e, nil
+}
+
+// use makes next the changelog being written; the caller holds mu, or is Open.
+func (l *Log) use(next *successor) {
+	l.f, l.fd, l.enc, l.osync = next.f, int(next.f.Fd()), next.enc, next.sync
+	l.off, l.synced = int64(headerLen), int64(headerLen)
 }
 
 // renameLive carries out the renames of swap; the caller holds mu. The error

@@ -120,15 +120,17 @@ func TestEncodingChangesAtTheNextRollover(t *testing.T) {
 	if got := encodingOf("CHANGELOG"); got != Binary {
 		t.Errorf("the slice after the change is %v, want binary", got)
 	}
-	if err := l.SetOptions(ASCII, 0, -1); err != nil {
-		t.Fatal(err)
-	}
-	clock.advance(time.Second)
-	if err := l.Rollover(); err != nil { // empty: the file is replaced all the same
-		t.Fatal(err)
-	}
-	if got := encodingOf("CHANGELOG"); got != ASCII {
-		t.Errorf("after an empty slice: %v, want ascii", got)
+	for _, fsync := range []time.Duration{0, -1} { // empty: the file is replaced all the same
+		if err := l.SetOptions(ASCII, 0, fsync); err != nil {
+			t.Fatal(err)
+		}
+		clock.advance(time.Second)
+		if err := l.Rollover(); err != nil {
+			t.Fatal(err)
+		}
+		if got := encodingOf("CHANGELOG"); got != ASCII {
+			t.Errorf("after an empty slice: %v, want ascii", got)
+		}
 	}
 	flags, err := unix.FcntlInt(l.f.Fd(), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_SYNC != unix.O_SYNC {
