@@ -98,7 +98,7 @@ func (w *worker) ok(what string, err error) bool {
 	}
 	w.dead = true
 	switch err {
-	case unix.ENOTCONN, unix.ECONNABORTED, unix.EIO, unix.EINTR:
+	case unix.ENOTCONN, unix.ECONNABORTED, unix.ECANCELED, unix.EIO, unix.EINTR:
 	default:
 		w.l.mu.Lock()
 		w.l.fails = append(w.l.fails, fmt.Sprintf("%s: %s: %v", w.id, what, err))

@@ -3,7 +3,9 @@ package translator
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -11,10 +13,12 @@ import (
 	"github.com/georep/georep/changelog"
 )
 
-// An intent is the record of a fop that has begun and may not be recorded yet.
-// It stands in a slot of a mapped file from before the act until after the
-// record: 8 bytes that hold the payload's length, 0 when the slot is free, and
-// the record as the binary changelog encodes it.
+// An intent is what a fop is about to record, which has begun and may not be
+// recorded yet: one record, or two of a fop that makes two changes. The name that
+// a rename takes from another object follows as an UNLINK or RMDIR, which is not
+// recorded. An intent stands in a slot of a mapped file from before the act until
+// after the record: 8 bytes that hold the payload's length, 0 when the slot is
+// free, and the records as the binary changelog encodes them.
 const (
 	intentSlots    = 64
 	intentSlotSize = 2048
@@ -28,57 +32,78 @@ type intents struct {
 	free chan int
 }
 
-// openIntents opens the slots in the file path and returns the records that a
+// openIntents opens the slots in the file path and returns the intents that a
 // process before this one left in them. The slots are free; the caller deals
-// with the records before it serves.
-func openIntents(path string) (*intents, []changelog.Record, error) {
+// with the intents before it serves.
+//
+// Bytes that are no intent are an error, unless the last process ended with a
+// loss of power, which leaves anything: then their slots are counted in bad.
+func openIntents(path string, lostPower bool) (in *intents, left [][]changelog.Record, bad int, err error) {
 	m, err := openMapped(path, intentSlots*intentSlotSize)
 	if err != nil {
-		return nil, nil, fmt.Errorf("translator: intents: %w", err)
+		return nil, nil, 0, fmt.Errorf("translator: intents: %w", err)
 	}
-	in := &intents{m: m, free: make(chan int, intentSlots)}
-	var left []changelog.Record
+	in = &intents{m: m, free: make(chan int, intentSlots)}
 	for i := range intentSlots {
 		in.free <- i
-		slot := m.mem[i*intentSlotSize:][:intentSlotSize]
-		n := binary.NativeEndian.Uint64(slot)
-		if n == 0 {
-			continue
+		var rs []changelog.Record
+		errno := m.do(func() { rs, err = readSlot(m.mem[i*intentSlotSize:][:intentSlotSize]) })
+		if errno != 0 {
+			err = errno
 		}
-		if n > intentSlotSize-intentHeader {
+		if err != nil && (errno != 0 || !lostPower) {
 			m.close()
-			return nil, nil, fmt.Errorf("translator: intents: %q: slot %d: length %d, want at most %d", m.f.Name(), i, n, intentSlotSize-intentHeader)
+			return nil, nil, 0, fmt.Errorf("translator: intents: %q: slot %d: %w", path, i, err)
 		}
-		r, err := readIntent(slot[intentHeader:][:n])
 		if err != nil {
-			m.close()
-			return nil, nil, fmt.Errorf("translator: intents: %q: slot %d: %w", m.f.Name(), i, err)
+			bad++
+		} else if len(rs) > 0 {
+			left = append(left, rs)
 		}
-		left = append(left, *r)
 	}
-	return in, left, nil
+	return in, left, bad, nil
 }
 
-// readIntent reads a payload as a changelog of one record.
-func readIntent(payload []byte) (*changelog.Record, error) {
-	b := append(changelog.AppendHeader(nil, changelog.Binary), payload...)
+// readSlot reads the payload of a slot as a changelog.
+func readSlot(slot []byte) ([]changelog.Record, error) {
+	n := binary.NativeEndian.Uint64(slot)
+	if n == 0 {
+		return nil, nil
+	}
+	if n > intentSlotSize-intentHeader {
+		return nil, fmt.Errorf("length %d, want at most %d", n, intentSlotSize-intentHeader)
+	}
+	b := append(changelog.AppendHeader(nil, changelog.Binary), slot[intentHeader:][:n]...)
 	rd, err := changelog.NewReader(bytes.NewReader(b), "intent")
 	if err != nil {
 		return nil, err
 	}
-	return rd.Next()
+	var rs []changelog.Record
+	for {
+		r, err := rd.Next()
+		if errors.Is(err, io.EOF) {
+			return rs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		rs = append(rs, *r)
+	}
 }
 
-// begin fills a slot with r and returns it for end. Without a deletion path,
-// which may be longer than a slot and is found again after a crash if it can be.
-func (in *intents) begin(r *changelog.Record) (int, syscall.Errno) {
+// begin fills a slot with rs and returns it for end. Without deletion paths,
+// which may be longer than a slot and are of no use after a crash.
+func (in *intents) begin(rs ...*changelog.Record) (int, syscall.Errno) {
 	slot := <-in.free
 	errno := in.m.do(func() {
 		mem := in.m.mem[slot*intentSlotSize:][:intentSlotSize:intentSlotSize]
-		path := r.DelPath
-		r.DelPath = ""
-		b := changelog.AppendRecord(mem[intentHeader:intentHeader], r, changelog.Binary)
-		r.DelPath = path
+		b := mem[intentHeader:intentHeader]
+		for _, r := range rs {
+			path := r.DelPath
+			r.DelPath = ""
+			b = changelog.AppendRecord(b, r, changelog.Binary)
+			r.DelPath = path
+		}
 		// The length last: a slot is valid as a whole or not at all.
 		atomic.StoreUint64((*uint64)(unsafe.Pointer(&mem[0])), uint64(len(b)))
 	})

@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -216,7 +217,24 @@ func (m *move) rename() syscall.Errno {
 func (m *move) move() syscall.Errno {
 	t := m.t
 	from, to := m.names()
-	return t.act(m.record(m.src.in.gfid, from, to), func() syscall.Errno {
+	records := []*changelog.Record{m.record(m.src.in.gfid, from, to)}
+	if m.dst.in != nil {
+		// For a crash behind the act: what the new name stood for has lost it.
+		gone := &changelog.Record{Type: changelog.Entry, GFID: m.dst.in.gfid, Fop: changelog.FopUnlink, Entry: to}
+		if m.dst.in.IsDir() {
+			gone.Fop = changelog.FopRmdir
+		}
+		records = append(records, gone)
+	}
+	recorded := 1
+	touched := []gfid.GFID{m.src.in.gfid, m.oldParent.gfid, m.newParent.gfid}
+	if m.flags&unix.RENAME_WHITEOUT != 0 {
+		left := &changelog.Record{Type: changelog.Entry, GFID: t.gfids.Next(), Fop: changelog.FopMknod, Mode: unix.S_IFCHR, Entry: from}
+		records = slices.Insert(records, 1, left)
+		recorded = 2
+		touched = append(touched, left.GFID)
+	}
+	return t.actTwice(records, recorded, func() syscall.Errno {
 		act := m.rename
 		if m.dst.in != nil {
 			act = func() syscall.Errno { return t.removing(&m.dst, m.newParent, m.newName, m.rename) }
@@ -226,30 +244,25 @@ func (m *move) move() syscall.Errno {
 		}
 		t.relocate(m.src.in, m.oldParent, m.oldName, m.newParent, m.newName)
 		if m.flags&unix.RENAME_WHITEOUT != 0 {
-			t.recordWhiteout(m)
+			m.adornWhiteout(records[1])
 		}
 		return 0
-	}, m.src.in.gfid, m.oldParent.gfid, m.newParent.gfid)
+	}, touched...)
 }
 
 // exchange swaps two names: two renames for those who read the changelog.
 func (m *move) exchange() syscall.Errno {
 	t := m.t
-	// Each takes two intents: several at once could wait for one another's second.
-	t.exchanging.Lock()
-	defer t.exchanging.Unlock()
 	from, to := m.names()
-	there, back := m.record(m.src.in.gfid, from, to), m.record(m.dst.in.gfid, to, from)
-	return t.act(back, func() syscall.Errno {
-		return t.act(there, func() syscall.Errno {
-			if errno := m.rename(); errno != 0 {
-				return errno
-			}
-			t.relocate(m.src.in, m.oldParent, m.oldName, m.newParent, m.newName)
-			t.relocate(m.dst.in, m.newParent, m.newName, m.oldParent, m.oldName)
-			return 0
-		}, m.src.in.gfid, m.newParent.gfid)
-	}, m.dst.in.gfid, m.oldParent.gfid)
+	both := []*changelog.Record{m.record(m.src.in.gfid, from, to), m.record(m.dst.in.gfid, to, from)}
+	return t.actTwice(both, 2, func() syscall.Errno {
+		if errno := m.rename(); errno != 0 {
+			return errno
+		}
+		t.relocate(m.src.in, m.oldParent, m.oldName, m.newParent, m.newName)
+		t.relocate(m.dst.in, m.newParent, m.newName, m.oldParent, m.oldName)
+		return 0
+	}, m.src.in.gfid, m.dst.in.gfid, m.oldParent.gfid, m.newParent.gfid)
 }
 
 // relocate makes what the brick says of in's place true after it moved.
@@ -273,23 +286,11 @@ func (t *Translator) relocate(in, oldParent *Inode, oldName string, newParent *I
 	}
 }
 
-// recordWhiteout gives the device that RENAME_WHITEOUT left under the old name
-// what any object has.
-func (t *Translator) recordWhiteout(m *move) {
+// adornWhiteout gives the device that RENAME_WHITEOUT left under the old name
+// what any object has, and r says.
+func (m *move) adornWhiteout(r *changelog.Record) {
 	var st Attr
-	errno := brick.Statx(m.ofd, m.oldName, &st)
-	if errno == 0 {
-		var in *Inode
-		if in, errno = t.identify(m.oldParent, m.ofd, m.oldName, &st, false); errno == 0 {
-			t.record(&changelog.Record{
-				Type: changelog.Entry, GFID: in.gfid, Fop: changelog.FopMknod, Mode: uint32(st.Mode),
-				Entry: changelog.Name{Parent: m.oldParent.gfid, Base: m.oldName},
-			})
-			t.touch(in.gfid)
-			t.unpin(in)
-		}
-	}
-	if errno != 0 {
-		t.opts.Logger.Error("whiteout without a gfid; the next lookup heals it", "name", m.oldName, "err", errno)
+	if errno := m.t.adorn(m.oldParent, m.ofd, m.oldName, -1, r.GFID, r.Mode, &st); errno != 0 {
+		m.t.opts.Logger.Error("whiteout without a gfid; the next lookup heals it", "name", m.oldName, "err", errno)
 	}
 }

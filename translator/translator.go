@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -89,11 +88,10 @@ type Translator struct {
 	orphaned *gfidSet // GFIDs without a name, kept for those who have them open
 	xtimeKey string
 
-	lingerers  chan *Inode // bounded; what finds no room waits for the next scan
-	writing    writingSet
-	exchanging sync.Mutex  // held by a fop that needs two intents
-	cold       atomic.Bool // the kernel refused passthrough
-	delPaths   atomic.Bool // Options.CaptureDelPath as it is now
+	lingerers chan *Inode // bounded; what finds no room waits for the next scan
+	writing   writingSet
+	cold      atomic.Bool // the kernel refused passthrough
+	delPaths  atomic.Bool // Options.CaptureDelPath as it is now
 }
 
 // noLog records nothing. No inode is ever marked as recorded in its slice 0,
@@ -152,7 +150,7 @@ func (t *Translator) start() error {
 	if err := t.openLog(last); err != nil {
 		return err
 	}
-	left, err := t.openShared()
+	left, err := t.openShared(last.lostPower())
 	if err != nil {
 		return err
 	}
@@ -225,10 +223,14 @@ func (t *Translator) touchRecord(r *changelog.Record) {
 }
 
 // openShared opens the shared memory and returns what was left in it.
-func (t *Translator) openShared() (left leftovers, err error) {
+func (t *Translator) openShared(lostPower bool) (left leftovers, err error) {
 	dir := filepath.Join(t.b.Path(), brick.Dir, stateDir)
-	if t.intents, left.intents, err = openIntents(filepath.Join(dir, "intents")); err != nil {
+	var bad int
+	if t.intents, left.intents, bad, err = openIntents(filepath.Join(dir, "intents"), lostPower); err != nil {
 		return left, err
+	}
+	if bad > 0 {
+		t.opts.Logger.Warn("a loss of power left intents that can't be read; what they were about is found by ctime", "count", bad)
 	}
 	if t.writers, left.writers, err = openGFIDSet(filepath.Join(dir, "writers")); err != nil {
 		return left, err
@@ -312,6 +314,23 @@ func (t *Translator) act(r *changelog.Record, act func() syscall.Errno, touched 
 	}
 	if errno = act(); errno == 0 {
 		t.record(r)
+		t.touch(touched...)
+	}
+	t.intents.end(slot)
+	return errno
+}
+
+// actTwice is act for a change with more than one record, or with one that is
+// only for the intent: the first n of rs are recorded.
+func (t *Translator) actTwice(rs []*changelog.Record, n int, act func() syscall.Errno, touched ...gfid.GFID) syscall.Errno {
+	slot, errno := t.intents.begin(rs...)
+	if errno != 0 {
+		return errno
+	}
+	if errno = act(); errno == 0 {
+		for _, r := range rs[:n] {
+			t.record(r)
+		}
 		t.touch(touched...)
 	}
 	t.intents.end(slot)
