@@ -96,13 +96,13 @@ func spanStarts(dir string) ([]int64, error) {
 }
 
 // spanOf is the start of the span that a moment belongs to: the last that is not
-// later; 0 when all are.
+// later; uncovered when all are.
 func spanOf(dir string, stamp int64) (int64, error) {
 	starts, err := spanStarts(dir)
 	if err != nil {
 		return 0, err
 	}
-	span := int64(0)
+	span := int64(uncovered)
 	for _, s := range starts {
 		if s <= stamp {
 			span = max(span, s)

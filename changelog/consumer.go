@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,23 +17,6 @@ import (
 
 // stateName is where a consumer keeps how far it is.
 const stateName = "state.json"
-
-// GapError says that changes went unrecorded: what is on the brick must be
-// compared as a whole. It wraps ErrGap.
-type GapError struct {
-	// From and To are unix seconds: the last slice before the gap, and the
-	// moment recording began again. From is 0 when recording began later than
-	// the consumer asked for.
-	From, To int64
-}
-
-// Error names both ends of the gap.
-func (e *GapError) Error() string {
-	return fmt.Sprintf("changelog: changes between %d and %d may be unrecorded: compare the whole brick", e.From, e.To)
-}
-
-// Unwrap is ErrGap.
-func (e *GapError) Unwrap() error { return ErrGap }
 
 // ConsumerOptions say where a consumer begins.
 type ConsumerOptions struct {
@@ -68,10 +50,7 @@ type Consumer struct {
 	work *workdir // .processing holds part of due
 	lock *os.File // owned; the working directory
 
-	span   int64 // start of the HTIME file being read; 0: the first there will be
-	offset int64 // in that file, behind what was read
-	cursor int64 // stamp of the last slice read, empty ones included
-
+	index indexCursor
 	// due are those read from the index and not yet published, in order.
 	due   []Sealed
 	state consumerState
@@ -127,7 +106,7 @@ func (c *Consumer) register(dir string, o ConsumerOptions) error {
 	if err := c.load(o); err != nil {
 		return err
 	}
-	c.span, c.cursor = c.state.Span, c.state.Done
+	c.index = indexCursor{dir: c.dir, span: c.state.Span, stamp: c.state.Done}
 	// A crash may have come between a Done and its state.
 	processed, err := c.work.processed()
 	if err != nil {
@@ -162,18 +141,13 @@ func (c *Consumer) load(o ConsumerOptions) error {
 		c.state.Span, c.state.Done, err = ActiveSpan(c.dir)
 	} else {
 		c.state.Done = o.Since
-		if c.state.Span, err = spanOf(c.dir, o.Since); c.state.Span == 0 {
-			c.state.Span = uncovered
-		}
+		c.state.Span, err = spanOf(c.dir, o.Since)
 	}
 	if err != nil {
 		return err
 	}
 	return c.save()
 }
-
-// uncovered stands for the span of a moment before all spans.
-const uncovered = -1
 
 func (c *Consumer) save() error {
 	b, err := json.Marshal(c.state)
@@ -201,7 +175,7 @@ func (c *Consumer) Wait(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(c.due) > 0 && !c.work.full() || end > c.cursor || start > c.span {
+		if len(c.due) > 0 && !c.work.full() || end > c.index.stamp || start > c.index.span {
 			return nil
 		}
 		select {
@@ -240,75 +214,21 @@ func (c *Consumer) Scan() (int, error) {
 	return n, nil
 }
 
-// look reads on in the index; when it is read to its end and a later one has
-// begun, it goes over to that.
-func (c *Consumer) look() (gap *GapError, err error) {
+// look makes due what the index has more.
+func (c *Consumer) look() (*GapError, error) {
 	if len(c.due) > 0 {
 		return nil, nil
 	}
-	// Before reading on: an index is complete when a later one has begun.
-	starts, err := spanStarts(c.dir)
+	ended, gap, err := c.index.more()
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(starts, func(s int64) bool { return s > c.span })
-	if c.span > 0 {
-		if err := c.readIndex(); err != nil || len(c.due) > 0 {
-			return nil, err
+	for _, s := range ended {
+		if !s.Empty && !slices.Contains(c.state.Ahead, s.Stamp) {
+			c.due = append(c.due, s)
 		}
 	}
-	if i < 0 {
-		return nil, nil
-	}
-	if c.span != 0 {
-		gap = &GapError{From: max(c.span, c.cursor), To: starts[i]}
-		if c.span == uncovered {
-			gap.From = 0
-		}
-	}
-	c.span, c.offset = starts[i], 0
-	if gap != nil {
-		return gap, nil
-	}
-	return nil, c.readIndex()
-}
-
-// readIndex makes due what the index lists behind offset, and what it passes
-// over though it is on disk.
-func (c *Consumer) readIndex() error {
-	name := filepath.Join(c.dir, htimeDir, fmt.Sprintf("%s%d", htimePrefix, c.span))
-	f, err := os.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // somebody removed it: a gap, if another one follows
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	data, err := parseHTIME(io.NewSectionReader(f, c.offset, max(0, st.Size()-c.offset)))
-	if err != nil || len(data.entries) == 0 {
-		return err
-	}
-	h := &History{dir: c.dir, spans: []Span{{Start: c.span, entries: data.entries, dirs: data.dirs}}}
-	s, err := h.merged(0, c.cursor+1, data.entries[len(data.entries)-1].stamp)
-	if err != nil {
-		return err
-	}
-	for _, e := range s.entries {
-		if e.stamp <= c.cursor {
-			continue
-		}
-		c.cursor = e.stamp
-		if !e.empty && !slices.Contains(c.state.Ahead, e.stamp) {
-			c.due = append(c.due, h.sealed(s, e))
-		}
-	}
-	c.offset += data.good
-	return nil
+	return gap, nil
 }
 
 // Next returns the next of what the last Scan listed, the oldest first; false
@@ -346,5 +266,5 @@ func (c *Consumer) allDone() int64 {
 	case len(c.due) > 0:
 		return c.due[0].Stamp - 1
 	}
-	return c.cursor
+	return c.index.stamp
 }

@@ -49,10 +49,9 @@ type Event struct {
 // goroutine. It works on the brick of a GlusterFS as well.
 type Follower struct {
 	dir   string
-	after int64 // the last slice told as sealed
-	span  int64 // the start of the HTIME file that covers after; 0 unknown
+	index indexCursor
+	ended []Sealed // read from the index and not told yet, in order
 	file  *followed
-	queue []int64 // sealed and not read yet, in order
 	// tell is what comes before anything more is read.
 	tell []Event
 	rec  Record
@@ -62,6 +61,7 @@ type Follower struct {
 type followed struct {
 	f     *os.File // owned
 	stamp int64    // of its sealed name; 0 while it is CHANGELOG
+	done  bool     // the index lists it
 	ver   Version
 	enc   Encoding
 	off   int64 // of the next record; 0 before the header is read
@@ -72,15 +72,15 @@ type followed struct {
 }
 
 // NewFollower follows the changelogs directory dir from the first slice that is
-// sealed later than after, or not sealed yet. 0 is the oldest changelog there is.
+// sealed later than after, or not sealed yet. 0 is the first there is in the index.
 func NewFollower(dir string, after int64) (*Follower, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("changelog: follow: %w", err)
 	}
-	f := &Follower{dir: dir, after: after}
+	f := &Follower{dir: dir, index: indexCursor{dir: dir, stamp: after}}
 	if after > 0 {
 		var err error
-		if f.span, err = spanOf(dir, after); err != nil {
+		if f.index.span, err = spanOf(dir, after); err != nil {
 			return nil, err
 		}
 	}
@@ -127,6 +127,7 @@ func (f *Follower) Poll() (ev Event, ok bool, err error) {
 			if ok, err := f.openNext(); !ok {
 				return Event{}, false, err
 			}
+			continue
 		}
 		switch ok, err := f.file.next(&f.rec); {
 		case err != nil:
@@ -140,77 +141,92 @@ func (f *Follower) Poll() (ev Event, ok bool, err error) {
 	}
 }
 
-// openNext opens the oldest changelog not read yet: a sealed one, or CHANGELOG.
+// openNext opens what comes next: a slice that the index lists, one that is
+// sealed and not listed yet, or CHANGELOG. It reports whether there is something
+// to tell or to read.
 func (f *Follower) openNext() (ok bool, err error) {
-	var live *os.File
-	if len(f.queue) == 0 {
-		// Before looking for sealed ones: whatever is sealed after that was live then.
-		live, err = os.Open(filepath.Join(f.dir, liveName))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, fmt.Errorf("changelog: follow: %w", err)
-		}
-		if f.queue, err = sealedSince(f.dir, f.after); err != nil {
-			if live != nil {
-				_ = live.Close() // only opened
-			}
-			return false, fmt.Errorf("changelog: follow: %w", err)
-		}
+	// Before looking for sealed ones: whatever is sealed after that was live then.
+	live, err := os.Open(filepath.Join(f.dir, liveName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("changelog: follow: %w", err)
 	}
-	if len(f.queue) == 0 {
-		if live != nil {
-			f.file = &followed{f: live}
-		}
-		return live != nil, nil
+	ok, err = f.openEnded()
+	if err == nil && !ok && live != nil {
+		f.file = &followed{f: live}
+		return true, nil
 	}
 	if live != nil {
 		_ = live.Close() // only opened
 	}
-	file, err := openSealed(f.dir, f.queue[0])
+	return ok, err
+}
+
+// openEnded opens the next slice that has ended.
+func (f *Follower) openEnded() (ok bool, err error) {
+	if err := f.readIndex(); err != nil {
+		return false, err
+	}
+	if len(f.tell) > 0 {
+		return true, nil
+	}
+	if len(f.ended) > 0 {
+		s := f.ended[0]
+		f.ended = f.ended[1:]
+		if s.Empty {
+			f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: s.Stamp})
+			return true, nil
+		}
+		file, err := os.Open(s.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			f.tell = append(f.tell, Event{Kind: GapFound, Stamp: s.Stamp})
+		case err != nil:
+			return false, fmt.Errorf("changelog: follow: %w", err)
+		default:
+			f.file = &followed{f: file, stamp: s.Stamp, done: true}
+		}
+		return true, nil
+	}
+	// Older ones are part of a gap, or of what was asked to be passed over.
+	stamps, err := sealedSince(f.dir, max(f.index.stamp, f.index.span))
+	if err != nil || len(stamps) == 0 {
+		return false, err
+	}
+	file, err := os.Open(filepath.Join(f.dir, sealedName(stamps[0])))
 	if err != nil {
 		return false, fmt.Errorf("changelog: follow: %w", err)
 	}
-	f.file = &followed{f: file, stamp: f.queue[0]}
-	f.queue = f.queue[1:]
+	f.file = &followed{f: file, stamp: stamps[0]}
 	return true, nil
 }
 
-// openSealed opens a sealed changelog in its day directory, or where old releases
-// put it.
-func openSealed(dir string, stamp int64) (*os.File, error) {
-	f, err := os.Open(filepath.Join(dir, sealedName(stamp)))
-	if errors.Is(err, fs.ErrNotExist) {
-		if old, err := os.Open(filepath.Join(dir, filepath.Base(sealedName(stamp)))); err == nil {
-			return old, nil
-		}
+// readIndex reads on in the index when all it told before is dealt with.
+func (f *Follower) readIndex() error {
+	if len(f.ended) > 0 {
+		return nil
 	}
-	return f, err
+	ended, gap, err := f.index.more()
+	if err != nil {
+		return err
+	}
+	f.ended = ended
+	if gap != nil {
+		f.tell = append(f.tell, Event{Kind: GapFound, Stamp: gap.To})
+	}
+	return nil
 }
 
 // atEnd is called when the open changelog holds no more for now. It reports
 // whether there is something to tell or to read at once.
 func (f *Follower) atEnd() (more bool, err error) {
-	if f.file.stamp == 0 {
-		return f.liveAtEnd()
+	switch {
+	case f.file.done:
+		f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: f.file.stamp, Damage: f.file.atSealedEnd()})
+		f.leave()
+		return true, nil
+	case f.file.stamp != 0:
+		return f.waitForIndex()
 	}
-	stamp := f.file.stamp
-	state, span, err := listing(f.dir, stamp)
-	if err != nil || state == notListed {
-		return false, err
-	}
-	if span != f.span && f.span != 0 {
-		f.tell = append(f.tell, Event{Kind: GapFound, Stamp: span})
-	}
-	f.span = span
-	if state == listed {
-		f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: stamp, Damage: f.file.atSealedEnd()})
-	}
-	f.after = stamp
-	f.leave()
-	return true, nil
-}
-
-// liveAtEnd sees whether CHANGELOG was sealed, or an empty slice ended.
-func (f *Follower) liveAtEnd() (more bool, err error) {
 	now, err := os.Stat(filepath.Join(f.dir, liveName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("changelog: follow: %w", err)
@@ -237,62 +253,47 @@ func (f *Follower) liveAtEnd() (more bool, err error) {
 	return true, nil
 }
 
-// emptySlice tells of a slice that ended without a record: the file went on.
+// waitForIndex sees how a changelog that is sealed stands in the index.
+func (f *Follower) waitForIndex() (more bool, err error) {
+	if err := f.readIndex(); err != nil {
+		return false, err
+	}
+	switch {
+	case len(f.tell) > 0:
+		if f.file.stamp < f.index.span {
+			f.leave() // its span ended without it
+		}
+	case len(f.ended) == 0:
+		return false, nil // not listed yet
+	case f.ended[0].Stamp == f.file.stamp:
+		f.ended = f.ended[1:]
+		f.file.done = true
+	case f.ended[0].Empty && f.ended[0].Stamp < f.file.stamp:
+		f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: f.ended[0].Stamp})
+		f.ended = f.ended[1:]
+	default:
+		// Another one comes first; this one again in its turn.
+		f.leave()
+	}
+	return true, nil
+}
+
+// emptySlice tells of slices that ended without a record: CHANGELOG goes on.
 func (f *Follower) emptySlice() (more bool, err error) {
 	if f.file.off > int64(headerLen) {
 		return false, nil
 	}
-	start, end, err := ActiveSpan(f.dir)
-	if err != nil || end <= f.after || end <= start {
+	if err := f.readIndex(); err != nil {
 		return false, err
 	}
-	// Something with records may have been sealed meanwhile: that comes first.
-	stamps, err := sealedAfter(f.dir, f.after)
-	if err != nil || len(stamps) > 0 {
-		f.leave()
-		return err == nil, err
+	for len(f.ended) > 0 && f.ended[0].Empty {
+		f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: f.ended[0].Stamp})
+		f.ended = f.ended[1:]
 	}
-	if start != f.span && f.span != 0 {
-		f.tell = append(f.tell, Event{Kind: GapFound, Stamp: start})
+	if len(f.ended) > 0 {
+		f.leave() // it was sealed meanwhile
 	}
-	f.span, f.after = start, end
-	f.tell = append(f.tell, Event{Kind: SliceSealed, Stamp: end})
-	return true, nil
-}
-
-// listState says whether the index vouches for a sealed changelog.
-type listState uint8
-
-const (
-	notListed   listState = iota // not yet
-	listed                       // it, or a later one of the same span
-	neverListed                  // the span ended without it
-)
-
-// listing finds out how a sealed changelog stands in the index, and the start of
-// its span.
-func listing(dir string, stamp int64) (listState, int64, error) {
-	start, end, err := ActiveSpan(dir)
-	if err != nil {
-		return notListed, 0, err
-	}
-	if start < stamp {
-		if end >= stamp {
-			return listed, start, nil
-		}
-		return notListed, start, nil
-	}
-	if start, err = spanOf(dir, stamp); err != nil || start == 0 {
-		return neverListed, 0, err // its index was removed
-	}
-	end, err = lastStamp(filepath.Join(dir, htimeDir, fmt.Sprintf("%s%d", htimePrefix, start)))
-	switch {
-	case err != nil:
-		return notListed, 0, fmt.Errorf("changelog: index: %w", err)
-	case end >= stamp:
-		return listed, start, nil
-	}
-	return neverListed, start, nil
+	return len(f.tell) > 0 || len(f.ended) > 0, nil
 }
 
 // next decodes the next record into r; false when there is no whole one now.

@@ -97,7 +97,7 @@ func TestFollower(t *testing.T) {
 	mustAppend(t, l, entry(7))
 	rollover()
 	mustAppend(t, l, entry(8))
-	wantEvents(t, "five slices later", poll(t, f), "sealed+60", "f6", "sealed+75", "f7", "sealed+120", "f8")
+	wantEvents(t, "five slices later", poll(t, f), "sealed+60", "f6", "sealed+75", "sealed+90", "sealed+105", "f7", "sealed+120", "f8")
 
 	l.release() // killed
 	clock.advance(time.Minute)
@@ -123,7 +123,7 @@ func TestFollower(t *testing.T) {
 
 	late := newFollower(t, dir, start+75)
 	wantEvents(t, "from a later slice", poll(t, late),
-		"f7", "sealed+120", "f8", "sealed+180", "f9", "gap+182", "sealed+183", "f10", "sealed+184", "gap+243", "sealed+257")
+		"sealed+90", "sealed+105", "f7", "sealed+120", "f8", "sealed+180", "gap+182", "f9", "sealed+183", "f10", "sealed+184", "gap+243", "sealed+257")
 	l.release()
 }
 
@@ -174,7 +174,7 @@ func TestFollowerAndUnlistedSlice(t *testing.T) {
 	if err := l.Rollover(); err != nil {
 		t.Fatal(err)
 	}
-	wantEvents(t, "after the gap", poll(t, f), "f2", "gap+17", "sealed+19")
+	wantEvents(t, "after the gap", poll(t, f), "gap+17", "sealed+18", "f2", "sealed+19")
 }
 
 func TestFollowerNamesDamage(t *testing.T) {
@@ -214,5 +214,72 @@ func TestFollowerWaits(t *testing.T) {
 	cancel()
 	if _, err := f.Next(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got error %v, want canceled", err)
+	}
+}
+
+// A changelog that the index lists and somebody removed is a gap.
+func TestFollowerAndRemovedChangelog(t *testing.T) {
+	dir, clock := newDir(t), newClock()
+	l := mustOpen(t, Options{Dir: dir, now: clock.now})
+	defer l.release()
+	for n := range 3 {
+		seal(t, l, clock, n)
+	}
+	if err := os.Remove(filepath.Join(dir, sealedName(start+30))); err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, "one removed", poll(t, newFollower(t, dir, 0)), "f0", "sealed+15", "gap+30", "f2", "sealed+45")
+}
+
+// A follower beside a process that appends and rolls over as fast as it can: all
+// records, once, in order.
+func TestFollowerKeepsUp(t *testing.T) {
+	const records = 3000
+	dir, clock := newDir(t), newClock()
+	l := mustOpen(t, Options{Dir: dir, now: clock.now})
+	defer l.release()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range records {
+			if _, err := l.Append(entry(n)); err != nil {
+				t.Error(err)
+			}
+			if n%50 == 49 {
+				if err := l.Rollover(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	f := newFollower(t, dir, 0)
+	var got []string
+	last := ""
+	for finished := false; ; {
+		events := poll(t, f)
+		for _, ev := range events {
+			if ev[0] == 'f' {
+				got = append(got, ev)
+			}
+			last = ev
+		}
+		if finished && len(events) == 0 {
+			break
+		}
+		select {
+		case <-done:
+			finished = true
+		default:
+		}
+	}
+	want := make([]string, records)
+	for n := range want {
+		want[n] = fmt.Sprintf("f%d", n)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
+	}
+	if want := fmt.Sprintf("sealed+%d", records/50); last != want {
+		t.Errorf("last event %s, want %s", last, want)
 	}
 }
