@@ -17,6 +17,7 @@ import (
 // families makes the commands right below georep, one per verb family and file.
 var families = []func() *cobra.Command{
 	newMountCommand,
+	newVerifyCommand,
 	newReplicateCommand,
 	newBrickCommand,
 	newChangelogCommand,
