@@ -16,6 +16,7 @@ import (
 type classic struct {
 	*fuse.Server
 	mountpoint string
+	fd         int // of /dev/fuse; owned by the Server
 }
 
 // mountFlags are the options that the kernel wants as bits: to set, or to clear.
@@ -83,11 +84,20 @@ func mountClassic(f fuse.RawFileSystem, opts *Options) (*classic, error) {
 		unix.Unmount(mountpoint, unix.MNT_DETACH)
 		return fail(err)
 	}
-	return &classic{srv, mountpoint}, nil
+	return &classic{srv, mountpoint, fd}, nil
 }
 
 // Unmount unmounts and waits until the last request is answered.
 func (c *classic) Unmount() error {
+	if err := c.detach(); err != nil {
+		return err
+	}
+	c.Wait()
+	return nil
+}
+
+// detach unmounts.
+func (c *classic) detach() error {
 	var err error
 	for delay := 5 * time.Millisecond; delay < 200*time.Millisecond; delay *= 2 {
 		// The kernel puts off the end of files that are closed already.
@@ -99,6 +109,5 @@ func (c *classic) Unmount() error {
 	if err != nil {
 		return fmt.Errorf("fusefs: unmount %q: %w", c.mountpoint, err)
 	}
-	c.Wait()
 	return nil
 }

@@ -27,6 +27,9 @@ type Options struct {
 	NoPermissions bool
 	// NoPassthrough has reads and writes come to us.
 	NoPassthrough bool
+	// NoIOURing has requests come by /dev/fuse even where the kernel has FUSE over
+	// io_uring.
+	NoIOURing bool
 	// CacheTime is how long the kernel may keep names and attributes. Default
 	// one day.
 	CacheTime time.Duration
@@ -79,12 +82,34 @@ func Mount(opts Options, New func(translator.Backing, func(id uint64)) (*transla
 		return nil, err
 	}
 	f.t = t
-	tr, err := mountClassic(f, &opts)
-	if err != nil {
+	if err := s.mount(); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-	s.tr = tr
 	return s, nil
+}
+
+// mount mounts, and goes over to io_uring if the kernel offers it.
+func (s *Server) mount() error {
+	restore := func() {}
+	if !s.opts.NoIOURing {
+		restore = offerURing()
+	}
+	c, err := mountClassic(s.fs, &s.opts)
+	restore()
+	if err != nil {
+		return err
+	}
+	s.tr = c
+	if s.opts.NoIOURing || c.KernelSettings().Flags64()&fuse.CAP_OVER_IO_URING == 0 {
+		return nil
+	}
+	u, err := newURing(c, s.fs, &s.opts)
+	if err != nil {
+		// The kernel waits for queues by now, so there is no way back.
+		return errors.Join(err, c.detach())
+	}
+	s.tr = u
+	return nil
 }
 
 func (o *Options) mountOptions() *fuse.MountOptions {
@@ -101,6 +126,9 @@ func (o *Options) mountOptions() *fuse.MountOptions {
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DONT_MASK | fuse.CAP_ATOMIC_O_TRUNC |
 			fuse.CAP_SETXATTR_EXT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_EXPORT_SUPPORT | fuse.CAP_IOCTL_DIR |
 			fuse.CAP_ASYNC_DIO,
+	}
+	if !o.NoIOURing {
+		m.ExtraCapabilities |= fuse.CAP_OVER_IO_URING
 	}
 	return m
 }

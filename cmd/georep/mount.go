@@ -112,6 +112,7 @@ type fuseOptions struct {
 	allowRootOnly bool
 	noPermissions bool
 	noPassthrough bool
+	noIOURing     bool
 }
 
 // splitOptions takes -o apart: what is an option of georep mount is set as if it
@@ -132,6 +133,8 @@ func (o *mountOptions) splitOptions() (fuseOptions, error) {
 				k.noPermissions = true
 			case opt == "no_passthrough":
 				k.noPassthrough = true
+			case opt == "no_io_uring":
+				k.noIOURing = true
 			case key == "volume" && hasValue:
 				o.volume = value
 			case key == "log-file" && hasValue:
@@ -301,7 +304,7 @@ func (o *mountOptions) mount(b *brick.Brick, rec recordingOptions, k fuseOptions
 	}
 	return fusefs.Mount(fusefs.Options{
 		Mountpoint: o.mountpoint, FSName: name, Flags: k.flags, AllowOther: !k.allowRootOnly,
-		NoPermissions: k.noPermissions, NoPassthrough: k.noPassthrough, Debug: o.debug, Logger: log,
+		NoPermissions: k.noPermissions, NoPassthrough: k.noPassthrough, NoIOURing: k.noIOURing, Debug: o.debug, Logger: log,
 	}, func(back translator.Backing, invalidate func(uint64)) (*translator.Translator, error) {
 		return translator.Open(translator.Options{
 			Brick: b, Changelog: cl, Marker: rec.marker, CaptureDelPath: rec.delPath,
