@@ -17,8 +17,10 @@ import (
 // families makes the commands right below georep, one per verb family and file.
 var families = []func() *cobra.Command{
 	newMountCommand,
-	newVerifyCommand,
 	newReplicateCommand,
+	newVerifyCommand,
+	newAgentCommand,
+	newRshCommand,
 	newBrickCommand,
 	newChangelogCommand,
 	newVersionCommand,

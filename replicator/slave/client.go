@@ -228,12 +228,23 @@ func (c *Client) Hash(ctx context.Context, gfids []gfid.GFID, fn func(i int, h H
 	return nil
 }
 
-// Nameless calls fn with the GFIDs that have no name on the slave: orphaned
-// directories, and files that live by their handles. It reads every handle.
+// Nameless calls fn with the GFIDs that operations have left without a name on
+// the slave: orphaned directories, and files that live by their handles.
 func (c *Client) Nameless(ctx context.Context, fn func([]gfid.GFID) error) error {
+	return c.nameless(ctx, false, fn)
+}
+
+// ScanNameless is Nameless by reading every handle, which takes as long as a look
+// at each object: it also finds what others have taken the last name of, and
+// handles of directories that are nowhere.
+func (c *Client) ScanNameless(ctx context.Context, fn func([]gfid.GFID) error) error {
+	return c.nameless(ctx, true, fn)
+}
+
+func (c *Client) nameless(ctx context.Context, scan bool, fn func([]gfid.GFID) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := c.wire.Nameless(ctx, &WireEmpty{})
+	s, err := c.wire.Nameless(ctx, &WireNameless{Scan: scan})
 	if err != nil {
 		return c.fail("nameless", err)
 	}

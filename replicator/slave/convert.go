@@ -289,7 +289,7 @@ func opOf(w *WireOp) (Op, error) {
 
 func wireResult(r *Result) *WireResult {
 	w := &WireResult{
-		Errno: uint32(r.Errno), Detail: []byte(r.Detail), Displaced: wireGFID(r.Displaced), Conflict: []byte(r.Conflict), Size: r.Size,
+		Errno: uint32(r.Errno), Detail: []byte(r.Detail), Displaced: wireGFID(r.Displaced), Conflict: []byte(r.Conflict), Size: r.Size, Made: r.Made,
 	}
 	if len(r.Released) > 0 {
 		w.Released = wireGFIDs(r.Released)
@@ -299,7 +299,7 @@ func wireResult(r *Result) *WireResult {
 
 // resultOf reads a Result. A GFID of the wrong size is EPROTO in it.
 func resultOf(w *WireResult) Result {
-	r := Result{Errno: syscall.Errno(w.Errno), Detail: string(w.Detail), Conflict: string(w.Conflict), Size: w.Size}
+	r := Result{Errno: syscall.Errno(w.Errno), Detail: string(w.Detail), Conflict: string(w.Conflict), Size: w.Size, Made: w.Made}
 	var err error
 	if r.Displaced, err = gfidOf(w.Displaced); err != nil {
 		r.Errno, r.Detail = syscall.EPROTO, err.Error()

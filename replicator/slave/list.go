@@ -94,8 +94,36 @@ func typeBits(m fs.FileMode) uint32 {
 	return unix.S_IFREG
 }
 
-// nameless calls fn with the GFIDs whose handles are all there is of them.
+// nameless calls fn with the GFIDs that the orphans hold or note.
 func (t *tree) nameless(fn func([]gfid.GFID) error) error {
+	names, err := allNames(t.orphans)
+	if err != nil {
+		return err
+	}
+	found := make([]gfid.GFID, 0, len(names))
+	for _, n := range names {
+		i := inode{t.orphans, n}
+		var st unix.Statx_t
+		g, err := gfid.Parse(n)
+		if err != nil || i.statx(&st) != 0 {
+			continue
+		}
+		if !isDir(&st) {
+			// One without handle is about to be made, or was destroyed half.
+			if errno := t.brick.StatHandle(g, &st); errno == 0 && st.Nlink > 1 {
+				if !t.readOnly {
+					t.unnote(g) // a crash came before it could be taken back
+				}
+				continue
+			}
+		}
+		found = append(found, g)
+	}
+	return fn(found)
+}
+
+// scanNameless calls fn with the GFIDs whose handles are all there is of them.
+func (t *tree) scanNameless(fn func([]gfid.GFID) error) error {
 	first, err := subdirs(t.brick.Handles())
 	if err != nil {
 		return err

@@ -81,6 +81,11 @@ func (t *tree) makeFile(op *Op, res *Result) *fault {
 		defer t.dirs.release(d)
 		names = []Name{op.Name}
 	}
+	if d == nil {
+		if f := t.note(op.GFID); f != nil {
+			return f
+		}
+	}
 	h := t.handle(op.GFID)
 	fd, errno := t.create(h, op)
 	if errno == syscall.EEXIST { // half made, or of a directory that others removed
@@ -102,6 +107,7 @@ func (t *tree) makeFile(op *Op, res *Result) *fault {
 		h.unlink()
 		return f
 	}
+	res.Made = true
 	if d == nil {
 		return nil
 	}
@@ -170,6 +176,7 @@ func (t *tree) makeDir(op *Op, res *Result) *fault {
 		return f
 	}
 	t.dirs.release(t.dirs.add(g, fd))
+	res.Made = true
 	return nil
 }
 
@@ -192,15 +199,24 @@ func (t *tree) finishDir(i, tmp inode, op *Op, res *Result) *fault {
 
 // link does Link.
 func (t *tree) link(op *Op, res *Result) *fault {
-	i, _, d, f := t.find(op.GFID)
+	_, st, d, f := t.find(op.GFID)
 	if f != nil {
 		return f
 	}
-	if d != nil || i.name == "" {
+	if d != nil {
 		t.dirs.release(d)
 		return failed(syscall.EPERM, "a directory has one name")
 	}
-	return t.nameFile(op.GFID, op.Name, res)
+	return t.nameFound(op, st, res)
+}
+
+// nameFound gives the non-directory GFID, whose handle has st, the name Name.
+func (t *tree) nameFound(op *Op, st *unix.Statx_t, res *Result) *fault {
+	f := t.nameFile(op.GFID, op.Name, res)
+	if f == nil && st.Nlink == 1 {
+		t.unnote(op.GFID)
+	}
+	return f
 }
 
 // rename does Rename.
@@ -214,11 +230,11 @@ func (t *tree) rename(op *Op, res *Result) *fault {
 		return t.renameDir(op.GFID, op.Name, res)
 	}
 	if op.Old.IsZero() || op.Old == op.Name {
-		return t.nameFile(op.GFID, op.Name, res)
+		return t.nameFound(op, st, res)
 	}
 	from, f := t.parent(op.Old)
 	if f != nil && f.errno == syscall.ESTALE { // gone with the old name
-		return t.nameFile(op.GFID, op.Name, res)
+		return t.nameFound(op, st, res)
 	}
 	if f != nil {
 		return f
@@ -226,7 +242,7 @@ func (t *tree) rename(op *Op, res *Result) *fault {
 	defer t.dirs.release(from)
 	var there unix.Statx_t
 	if errno := from.at(op.Old.Base).statx(&there); errno != 0 || !sameInode(st, &there) {
-		return t.nameFile(op.GFID, op.Name, res)
+		return t.nameFound(op, st, res)
 	}
 	return t.renameFile(op, i, from.at(op.Old.Base), res)
 }

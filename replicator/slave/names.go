@@ -170,10 +170,12 @@ func (t *tree) supplant(from, to inode, n Name, o *occupant, res *Result) *fault
 	case o.free:
 		return failed(from.rename(to, unix.RENAME_NOREPLACE), "rename to "+quote(n.Base))
 	case !o.foreign && !isDir(&o.st):
+		if f := t.unname(o.g, &o.st, res); f != nil {
+			return f
+		}
 		if errno := from.rename(to, 0); errno != 0 {
 			return failed(errno, "rename over "+quote(n.Base))
 		}
-		res.Displaced = o.g
 		return t.removePath(o.g, n)
 	}
 	if errno := from.rename(to, unix.RENAME_EXCHANGE); errno != 0 {
@@ -193,12 +195,37 @@ func (t *tree) dispose(i inode, n Name, o *occupant, res *Result) *fault {
 		res.Displaced = o.g
 		return t.orphan(o.g, i)
 	}
-	res.Displaced = o.g
+	if f := t.unname(o.g, &o.st, res); f != nil {
+		return f
+	}
 	if errno := i.unlink(); errno != 0 {
 		return failed(errno, "unlink what was "+quote(n.Base))
 	}
 	return t.removePath(o.g, n)
 }
+
+// unname is called before the non-directory g, with st, loses a name: if that is
+// the last one, the orphans get a note of it, so that it can be found.
+func (t *tree) unname(g gfid.GFID, st *unix.Statx_t, res *Result) *fault {
+	res.Displaced = g
+	if st.Nlink > 2 {
+		return nil
+	}
+	return t.note(g)
+}
+
+// note notes among the orphans that the non-directory g has no name.
+func (t *tree) note(g gfid.GFID) *fault {
+	errno := errnoOf(unix.Symlinkat("nameless", t.orphans, g.String()))
+	if errno == syscall.EEXIST {
+		errno = 0
+	}
+	return failed(errno, "note a nameless file")
+}
+
+// unnote takes the note back, when g has a name again or is destroyed. One too
+// many does no harm: Nameless looks.
+func (t *tree) unnote(g gfid.GFID) { inode{t.orphans, g.String()}.unlink() }
 
 // orphan moves the directory g from i to the orphans.
 func (t *tree) orphan(g gfid.GFID, i inode) *fault {

@@ -90,9 +90,11 @@ type Result struct {
 	Errno syscall.Errno
 	// Detail says on what and why when Errno is set.
 	Detail string
-	// Displaced is the GFID that lost Name to this Op; it lives on by its handle
-	// or among the orphans. Zero if none did.
+	// Displaced is the GFID that lost Name to this Op and lives on, by its handle
+	// or among the orphans; of Unlink only one that has no name left. Else zero.
 	Displaced gfid.GFID
+	// Made is set if Make made the GFID, which the slave did not have.
+	Made bool
 	// Conflict is the name below .glusterfs/georep/conflicts of what was kept
 	// aside; "" if nothing was.
 	Conflict string

@@ -44,6 +44,9 @@ func (t *tree) recover() error {
 		if g, errno := t.brick.GFIDOf(i.fd, i.name); errno == 0 && g.String() == name {
 			continue
 		}
+		if _, errno := i.readlink(); errno == 0 {
+			continue // a note of a nameless file
+		}
 		if f := t.clear(i); f != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, f))
 		}

@@ -40,9 +40,15 @@ func (t *tree) unlink(op *Op, res *Result) *fault {
 				return f
 			}
 		}
+		res.Displaced = op.GFID
 		return t.orphan(op.GFID, i)
 	case op.Gone && o.st.Nlink <= 2:
 		return t.unlinkLast(op.GFID, &o.st, i, op.Name.Base, res)
+	}
+	if o.st.Nlink <= 2 {
+		if f := t.unname(op.GFID, &o.st, res); f != nil {
+			return f
+		}
 	}
 	if errno := i.unlink(); errno != 0 && errno != syscall.ENOENT {
 		return failed(errno, "unlink "+quote(op.Name.Base))
@@ -97,6 +103,7 @@ func (t *tree) destroy(op *Op, res *Result) *fault {
 	var st unix.Statx_t
 	if errno := t.brick.StatHandle(g, &st); errno != 0 {
 		if errno == syscall.ENOENT {
+			t.unnote(g)
 			return nil
 		}
 		return failed(errno, "handle")
@@ -113,6 +120,7 @@ func (t *tree) destroy(op *Op, res *Result) *fault {
 	}
 	h := t.handle(g)
 	changed := isRegular(&st) && readLeft(h).changed(&st)
+	t.unnote(g)
 	if st.Nlink > 1 {
 		// Others gave it names that we know nothing of: it becomes theirs.
 		if errno := t.disown(h); errno != 0 {

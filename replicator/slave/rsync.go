@@ -71,7 +71,7 @@ var ErrRefused = errors.New("command refused")
 // that ends in what the versions know, then long ones.
 var (
 	rsyncShort = regexp.MustCompile(`^-[IRSW]+e\.[A-Za-z]*$`)
-	rsyncLong  = regexp.MustCompile(`^--(stats|existing|inplace|no-implied-dirs|(bwlimit|timeout)=[0-9]{1,9})$`)
+	rsyncLong  = regexp.MustCompile(`^--(stats|existing|inplace|no-implied-dirs|no-W|(bwlimit|timeout)=[0-9]{1,9})$`)
 )
 
 // CheckRsync checks token by token that words, which begin with "rsync", are

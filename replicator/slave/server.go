@@ -350,12 +350,16 @@ func (s *server) Hash(w *WireGFIDs, stream grpc.ServerStreamingServer[WireHash])
 	return g.Wait()
 }
 
-func (s *server) Nameless(_ *WireEmpty, stream grpc.ServerStreamingServer[WireGFIDs]) error {
+func (s *server) Nameless(w *WireNameless, stream grpc.ServerStreamingServer[WireGFIDs]) error {
 	t, err := s.opened()
 	if err != nil {
 		return err
 	}
-	return t.nameless(func(gfids []gfid.GFID) error {
+	look := t.nameless
+	if w.Scan {
+		look = t.scanNameless
+	}
+	return look(func(gfids []gfid.GFID) error {
 		for part := range chunks(gfids, maxBatch) {
 			if err := stream.Send(&WireGFIDs{Gfids: wireGFIDs(part)}); err != nil {
 				return err

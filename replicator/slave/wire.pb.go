@@ -1394,6 +1394,7 @@ type WireResult struct {
 	Conflict      []byte                 `protobuf:"bytes,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	Released      [][]byte               `protobuf:"bytes,5,rep,name=released,proto3" json:"released,omitempty"`
 	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	Made          bool                   `protobuf:"varint,7,opt,name=made,proto3" json:"made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1468,6 +1469,13 @@ func (x *WireResult) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *WireResult) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
 }
 
 type WireResults struct {
@@ -1558,6 +1566,50 @@ func (x *WireGFIDs) GetGfids() [][]byte {
 	return nil
 }
 
+type WireNameless struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scan          bool                   `protobuf:"varint,1,opt,name=scan,proto3" json:"scan,omitempty"` // every handle, not only what is noted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WireNameless) Reset() {
+	*x = WireNameless{}
+	mi := &file_wire_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WireNameless) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WireNameless) ProtoMessage() {}
+
+func (x *WireNameless) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WireNameless.ProtoReflect.Descriptor instead.
+func (*WireNameless) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *WireNameless) GetScan() bool {
+	if x != nil {
+		return x.Scan
+	}
+	return false
+}
+
 type WireHash struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -1572,7 +1624,7 @@ type WireHash struct {
 
 func (x *WireHash) Reset() {
 	*x = WireHash{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1636,7 @@ func (x *WireHash) String() string {
 func (*WireHash) ProtoMessage() {}
 
 func (x *WireHash) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1649,7 @@ func (x *WireHash) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireHash.ProtoReflect.Descriptor instead.
 func (*WireHash) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WireHash) GetIndex() uint32 {
@@ -1654,7 +1706,7 @@ type WireConflict struct {
 
 func (x *WireConflict) Reset() {
 	*x = WireConflict{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1718,7 @@ func (x *WireConflict) String() string {
 func (*WireConflict) ProtoMessage() {}
 
 func (x *WireConflict) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1731,7 @@ func (x *WireConflict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireConflict.ProtoReflect.Descriptor instead.
 func (*WireConflict) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WireConflict) GetName() []byte {
@@ -1723,7 +1775,7 @@ type WireFS struct {
 
 func (x *WireFS) Reset() {
 	*x = WireFS{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1787,7 @@ func (x *WireFS) String() string {
 func (*WireFS) ProtoMessage() {}
 
 func (x *WireFS) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1800,7 @@ func (x *WireFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WireFS.ProtoReflect.Descriptor instead.
 func (*WireFS) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WireFS) GetSize() uint64 {
@@ -1900,7 +1952,7 @@ const file_wire_proto_rawDesc = "" +
 	" \x01(\v2\x1c.georep.slave.v1.WireContentR\acontent\x12\x10\n" +
 	"\x03end\x18\v \x01(\bR\x03end\"4\n" +
 	"\aWireOps\x12)\n" +
-	"\x03ops\x18\x01 \x03(\v2\x17.georep.slave.v1.WireOpR\x03ops\"\xa4\x01\n" +
+	"\x03ops\x18\x01 \x03(\v2\x17.georep.slave.v1.WireOpR\x03ops\"\xb8\x01\n" +
 	"\n" +
 	"WireResult\x12\x14\n" +
 	"\x05errno\x18\x01 \x01(\rR\x05errno\x12\x16\n" +
@@ -1908,11 +1960,14 @@ const file_wire_proto_rawDesc = "" +
 	"\tdisplaced\x18\x03 \x01(\fR\tdisplaced\x12\x1a\n" +
 	"\bconflict\x18\x04 \x01(\fR\bconflict\x12\x1a\n" +
 	"\breleased\x18\x05 \x03(\fR\breleased\x12\x12\n" +
-	"\x04size\x18\x06 \x01(\x03R\x04size\"D\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04made\x18\a \x01(\bR\x04made\"D\n" +
 	"\vWireResults\x125\n" +
 	"\aresults\x18\x01 \x03(\v2\x1b.georep.slave.v1.WireResultR\aresults\"!\n" +
 	"\tWireGFIDs\x12\x14\n" +
-	"\x05gfids\x18\x01 \x03(\fR\x05gfids\"\xbe\x01\n" +
+	"\x05gfids\x18\x01 \x03(\fR\x05gfids\"\"\n" +
+	"\fWireNameless\x12\x12\n" +
+	"\x04scan\x18\x01 \x01(\bR\x04scan\"\xbe\x01\n" +
 	"\bWireHash\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
 	"\x05errno\x18\x02 \x01(\rR\x05errno\x12\x10\n" +
@@ -1931,15 +1986,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x06inodes\x18\x03 \x01(\x04R\x06inodes\x12\x1f\n" +
 	"\vinodes_free\x18\x04 \x01(\x04R\n" +
 	"inodesFree\x12\x1b\n" +
-	"\tread_only\x18\x05 \x01(\bR\breadOnly2\xe7\x05\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly2\xea\x05\n" +
 	"\x04Wire\x12A\n" +
 	"\x05Hello\x12\x1a.georep.slave.v1.WireHello\x1a\x1c.georep.slave.v1.WireWelcome\x12C\n" +
 	"\x06Lookup\x12\x1b.georep.slave.v1.WireLookup\x1a\x1c.georep.slave.v1.WireEntries\x12?\n" +
 	"\x04Stat\x12\x19.georep.slave.v1.WireStat\x1a\x1c.georep.slave.v1.WireObjects\x12A\n" +
 	"\x04List\x12\x19.georep.slave.v1.WireList\x1a\x1c.georep.slave.v1.WireEntries0\x01\x12C\n" +
 	"\x05Apply\x12\x18.georep.slave.v1.WireOps\x1a\x1c.georep.slave.v1.WireResults(\x010\x01\x12?\n" +
-	"\x04Hash\x12\x1a.georep.slave.v1.WireGFIDs\x1a\x19.georep.slave.v1.WireHash0\x01\x12D\n" +
-	"\bNameless\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1a.georep.slave.v1.WireGFIDs0\x01\x12H\n" +
+	"\x04Hash\x12\x1a.georep.slave.v1.WireGFIDs\x1a\x19.georep.slave.v1.WireHash0\x01\x12G\n" +
+	"\bNameless\x12\x1d.georep.slave.v1.WireNameless\x1a\x1a.georep.slave.v1.WireGFIDs0\x01\x12H\n" +
 	"\tConflicts\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1d.georep.slave.v1.WireConflict0\x01\x12>\n" +
 	"\x04Sync\x12\x1a.georep.slave.v1.WireEmpty\x1a\x1a.georep.slave.v1.WireEmpty\x12=\n" +
 	"\x06StatFS\x12\x1a.georep.slave.v1.WireEmpty\x1a\x17.georep.slave.v1.WireFS\x12>\n" +
@@ -1957,7 +2012,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_wire_proto_goTypes = []any{
 	(*WireEmpty)(nil),    // 0: georep.slave.v1.WireEmpty
 	(*WireTime)(nil),     // 1: georep.slave.v1.WireTime
@@ -1982,9 +2037,10 @@ var file_wire_proto_goTypes = []any{
 	(*WireResult)(nil),   // 20: georep.slave.v1.WireResult
 	(*WireResults)(nil),  // 21: georep.slave.v1.WireResults
 	(*WireGFIDs)(nil),    // 22: georep.slave.v1.WireGFIDs
-	(*WireHash)(nil),     // 23: georep.slave.v1.WireHash
-	(*WireConflict)(nil), // 24: georep.slave.v1.WireConflict
-	(*WireFS)(nil),       // 25: georep.slave.v1.WireFS
+	(*WireNameless)(nil), // 23: georep.slave.v1.WireNameless
+	(*WireHash)(nil),     // 24: georep.slave.v1.WireHash
+	(*WireConflict)(nil), // 25: georep.slave.v1.WireConflict
+	(*WireFS)(nil),       // 26: georep.slave.v1.WireFS
 }
 var file_wire_proto_depIdxs = []int32{
 	2,  // 0: georep.slave.v1.WireHello.path:type_name -> georep.slave.v1.WireInode
@@ -2017,7 +2073,7 @@ var file_wire_proto_depIdxs = []int32{
 	14, // 27: georep.slave.v1.Wire.List:input_type -> georep.slave.v1.WireList
 	19, // 28: georep.slave.v1.Wire.Apply:input_type -> georep.slave.v1.WireOps
 	22, // 29: georep.slave.v1.Wire.Hash:input_type -> georep.slave.v1.WireGFIDs
-	0,  // 30: georep.slave.v1.Wire.Nameless:input_type -> georep.slave.v1.WireEmpty
+	23, // 30: georep.slave.v1.Wire.Nameless:input_type -> georep.slave.v1.WireNameless
 	0,  // 31: georep.slave.v1.Wire.Conflicts:input_type -> georep.slave.v1.WireEmpty
 	0,  // 32: georep.slave.v1.Wire.Sync:input_type -> georep.slave.v1.WireEmpty
 	0,  // 33: georep.slave.v1.Wire.StatFS:input_type -> georep.slave.v1.WireEmpty
@@ -2027,11 +2083,11 @@ var file_wire_proto_depIdxs = []int32{
 	13, // 37: georep.slave.v1.Wire.Stat:output_type -> georep.slave.v1.WireObjects
 	9,  // 38: georep.slave.v1.Wire.List:output_type -> georep.slave.v1.WireEntries
 	21, // 39: georep.slave.v1.Wire.Apply:output_type -> georep.slave.v1.WireResults
-	23, // 40: georep.slave.v1.Wire.Hash:output_type -> georep.slave.v1.WireHash
+	24, // 40: georep.slave.v1.Wire.Hash:output_type -> georep.slave.v1.WireHash
 	22, // 41: georep.slave.v1.Wire.Nameless:output_type -> georep.slave.v1.WireGFIDs
-	24, // 42: georep.slave.v1.Wire.Conflicts:output_type -> georep.slave.v1.WireConflict
+	25, // 42: georep.slave.v1.Wire.Conflicts:output_type -> georep.slave.v1.WireConflict
 	0,  // 43: georep.slave.v1.Wire.Sync:output_type -> georep.slave.v1.WireEmpty
-	25, // 44: georep.slave.v1.Wire.StatFS:output_type -> georep.slave.v1.WireFS
+	26, // 44: georep.slave.v1.Wire.StatFS:output_type -> georep.slave.v1.WireFS
 	1,  // 45: georep.slave.v1.Wire.Clock:output_type -> georep.slave.v1.WireTime
 	35, // [35:46] is the sub-list for method output_type
 	24, // [24:35] is the sub-list for method input_type
@@ -2051,7 +2107,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

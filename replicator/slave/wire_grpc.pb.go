@@ -49,7 +49,7 @@ type WireClient interface {
 	// Apply answers each batch with the results of its operations, in order.
 	Apply(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WireOps, WireResults], error)
 	Hash(ctx context.Context, in *WireGFIDs, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireHash], error)
-	Nameless(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireGFIDs], error)
+	Nameless(ctx context.Context, in *WireNameless, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireGFIDs], error)
 	Conflicts(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireConflict], error)
 	Sync(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireEmpty, error)
 	StatFS(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (*WireFS, error)
@@ -145,13 +145,13 @@ func (c *wireClient) Hash(ctx context.Context, in *WireGFIDs, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Wire_HashClient = grpc.ServerStreamingClient[WireHash]
 
-func (c *wireClient) Nameless(ctx context.Context, in *WireEmpty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireGFIDs], error) {
+func (c *wireClient) Nameless(ctx context.Context, in *WireNameless, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WireGFIDs], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Wire_ServiceDesc.Streams[3], Wire_Nameless_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WireEmpty, WireGFIDs]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WireNameless, WireGFIDs]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ type WireServer interface {
 	// Apply answers each batch with the results of its operations, in order.
 	Apply(grpc.BidiStreamingServer[WireOps, WireResults]) error
 	Hash(*WireGFIDs, grpc.ServerStreamingServer[WireHash]) error
-	Nameless(*WireEmpty, grpc.ServerStreamingServer[WireGFIDs]) error
+	Nameless(*WireNameless, grpc.ServerStreamingServer[WireGFIDs]) error
 	Conflicts(*WireEmpty, grpc.ServerStreamingServer[WireConflict]) error
 	Sync(context.Context, *WireEmpty) (*WireEmpty, error)
 	StatFS(context.Context, *WireEmpty) (*WireFS, error)
@@ -258,7 +258,7 @@ func (UnimplementedWireServer) Apply(grpc.BidiStreamingServer[WireOps, WireResul
 func (UnimplementedWireServer) Hash(*WireGFIDs, grpc.ServerStreamingServer[WireHash]) error {
 	return status.Error(codes.Unimplemented, "method Hash not implemented")
 }
-func (UnimplementedWireServer) Nameless(*WireEmpty, grpc.ServerStreamingServer[WireGFIDs]) error {
+func (UnimplementedWireServer) Nameless(*WireNameless, grpc.ServerStreamingServer[WireGFIDs]) error {
 	return status.Error(codes.Unimplemented, "method Nameless not implemented")
 }
 func (UnimplementedWireServer) Conflicts(*WireEmpty, grpc.ServerStreamingServer[WireConflict]) error {
@@ -378,11 +378,11 @@ func _Wire_Hash_Handler(srv interface{}, stream grpc.ServerStream) error {
 type Wire_HashServer = grpc.ServerStreamingServer[WireHash]
 
 func _Wire_Nameless_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(WireEmpty)
+	m := new(WireNameless)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(WireServer).Nameless(m, &grpc.GenericServerStream[WireEmpty, WireGFIDs]{ServerStream: stream})
+	return srv.(WireServer).Nameless(m, &grpc.GenericServerStream[WireNameless, WireGFIDs]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.

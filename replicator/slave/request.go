@@ -1,0 +1,72 @@
+package slave
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// ParseRequest reads the command line that a client asked sshd for, where a key's
+// forced command runs `georep agent --root root` instead of it. Accepted are what
+// our side sends: "georep agent --root DIR", DIR being root, and the same with an
+// rsync server command behind it, which is returned. No shell is involved. The
+// error wraps ErrRefused.
+func ParseRequest(line, root string) (rsync []string, err error) {
+	words, err := splitWords(line)
+	if err != nil {
+		return nil, err
+	}
+	if len(words) < 4 || path.Base(words[0]) != "georep" || words[1] != "agent" || words[2] != "--root" {
+		return nil, fmt.Errorf("slave: %w: %q: want georep agent --root %s", ErrRefused, line, root)
+	}
+	if filepath.Clean(words[3]) != filepath.Clean(root) {
+		return nil, fmt.Errorf("slave: %w: the key is for %q, not for %q", ErrRefused, root, words[3])
+	}
+	if len(words) == 4 {
+		return nil, nil
+	}
+	return words[4:], nil
+}
+
+// splitWords splits line as a POSIX shell does if it has nothing but plain
+// characters, quotes '…' and backslashes. All else is refused.
+func splitWords(line string) ([]string, error) {
+	refuse := func(what string) ([]string, error) {
+		return nil, fmt.Errorf("slave: %w: %s in %q", ErrRefused, what, line)
+	}
+	var words []string
+	var word []byte
+	in := false // a word has begun, which may be empty
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == ' ':
+			if in {
+				words = append(words, string(word))
+				word, in = word[:0], false
+			}
+			continue
+		case c == '\'':
+			n := strings.IndexByte(line[i+1:], '\'')
+			if n < 0 {
+				return refuse("open quote")
+			}
+			word = append(word, line[i+1:i+1+n]...)
+			i += n + 1
+		case c == '\\':
+			if i++; i == len(line) || line[i] == '\n' {
+				return refuse("backslash at the end")
+			}
+			word = append(word, line[i])
+		case c < ' ' || c == 0x7f || strings.IndexByte("\"$`;&|<>()*?[]{}#~!", c) >= 0:
+			return refuse("character " + quote(string(c)))
+		default:
+			word = append(word, c)
+		}
+		in = true
+	}
+	if in {
+		words = append(words, string(word))
+	}
+	return words, nil
+}
