@@ -37,7 +37,12 @@ file, see georep changelog list) or a changelog is damaged or missing, 2 usage,
 			if err != nil {
 				return usageError(c, fmt.Errorf("--from %w", err))
 			}
-			end := time.Now().Unix()
+			// The last stamp may be ahead of the clock, by forced rollovers.
+			_, end, err := changelog.ActiveSpan(changelogsDir(args[0]))
+			if err != nil {
+				return err
+			}
+			end = max(end, time.Now().Unix())
 			if to != "" {
 				if end, err = parseMoment(to); err != nil {
 					return usageError(c, fmt.Errorf("--to %w", err))
