@@ -53,7 +53,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, input *fuse.OpenIn, out *fuse.OpenO
 	if !code.Ok() {
 		return code
 	}
-	h, how, errno := f.t.Open(in, int(input.Flags), input.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	h, how, errno := f.t.Open(in, int(input.Flags), input.Mode&fuse.OPEN_KILL_SUIDGID != 0, caller(&input.InHeader))
 	if errno != 0 {
 		return status(errno)
 	}
@@ -81,7 +81,7 @@ func (f *fileSystem) Write(_ <-chan struct{}, input *fuse.WriteIn, data []byte) 
 	if h == nil {
 		return 0, fuse.EBADF
 	}
-	n, errno := f.t.Write(h, data, int64(input.Offset), input.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	n, errno := f.t.Write(h, data, int64(input.Offset), input.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0, caller(&input.InHeader))
 	return uint32(n), status(errno)
 }
 

@@ -48,11 +48,11 @@ func (f *fileSystem) node(id uint64) (*translator.Inode, fuse.Status) {
 func status(errno syscall.Errno) fuse.Status { return fuse.Status(errno) }
 
 func caller(h *fuse.InHeader) translator.Caller {
-	return translator.Caller{UID: h.Uid, GID: h.Gid}
+	return translator.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid}
 }
 
 func masked(h *fuse.InHeader, umask uint32) translator.Caller {
-	return translator.Caller{UID: h.Uid, GID: h.Gid, Umask: umask}
+	return translator.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid, Umask: umask}
 }
 
 // attr is st as the kernel wants it.
@@ -149,7 +149,7 @@ func (f *fileSystem) SetAttr(_ <-chan struct{}, input *fuse.SetAttrIn, out *fuse
 	if !code.Ok() {
 		return code
 	}
-	var s translator.Setattr
+	s := translator.Setattr{By: caller(&input.InHeader)}
 	if input.Valid&fuse.FATTR_MODE != 0 {
 		mode := input.Mode & 0o7777
 		s.Mode = &mode

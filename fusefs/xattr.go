@@ -18,7 +18,7 @@ func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 	if !code.Ok() {
 		return 0, code
 	}
-	n, errno := f.t.Listxattr(in, dest)
+	n, errno := f.t.Listxattr(in, dest, caller(h))
 	return uint32(n), status(errno)
 }
 

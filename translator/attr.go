@@ -129,9 +129,10 @@ type Setattr struct {
 	// Ftruncate says that Size came from ftruncate(2), which moves mtime even if
 	// the size stays.
 	Ftruncate bool
-	// KillPriv clears setuid, setgid and capabilities as a change of contents by
-	// one without privileges does.
+	// KillPriv clears setuid and setgid as a change by one without privileges
+	// does.
 	KillPriv     bool
+	By           Caller
 	Atime, Mtime *time.Time
 	AtimeNow     bool
 	MtimeNow     bool
@@ -194,7 +195,7 @@ func (t *Translator) setattr(in *Inode, o object, s *Setattr) syscall.Errno {
 		if s.GID != nil {
 			gid = int(*s.GID)
 		}
-		if errno := o.chown(uid, gid); errno != 0 {
+		if errno := o.chownFor(s.By, uid, gid); errno != 0 {
 			return errno
 		}
 	}
@@ -236,6 +237,32 @@ func (o object) chown(uid, gid int) syscall.Errno {
 	return errnoOf(unix.Fchownat(o.dirfd, o.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH))
 }
 
+// chownFor is chown with what depends on who asks.
+func (o object) chownFor(c Caller, uid, gid int) syscall.Errno {
+	var st Attr
+	if errno := brick.Statx(o.dirfd, o.name, &st); errno != 0 {
+		return errno
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return o.chown(uid, gid)
+	}
+	drop := c.drops(&st)
+	if uid == -1 && gid == -1 && drop != 0 && c.UID != st.Uid && !c.capable(unix.CAP_FOWNER) {
+		// Either chown(-1, -1), which would be EPERM because it changes the mode of
+		// another's file, or the kernel before a write of one who may write there.
+		// The write says itself what it clears.
+		return 0
+	}
+	if errno := o.chown(uid, gid); errno != 0 {
+		return errno
+	}
+	// Ours is one who may keep setgid on a file that its group can't execute.
+	if drop&unix.S_ISGID != 0 && st.Mode&unix.S_IXGRP == 0 {
+		return o.chmod(uint32(st.Mode) & 0o7777 &^ drop)
+	}
+	return 0
+}
+
 // chmod is never called for a symlink, so following the last component is safe.
 func (o object) chmod(mode uint32) syscall.Errno {
 	if o.name == "" {
@@ -252,28 +279,33 @@ func (o object) utimens(atime, mtime unix.Timespec) syscall.Errno {
 	return errnoOf(unix.UtimesNanoAt(o.dirfd, o.name, ts[:], unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// killPriv clears what a change of contents by one without privileges clears:
-// setuid, setgid of an executable file, capabilities. The caller holds mu.
-func (t *Translator) killPriv(in *Inode) syscall.Errno {
+// killPriv clears setuid and setgid as a change of contents by c does, who has no
+// CAP_FSETID. Capabilities of the file go by themselves when we change it. The
+// caller holds in.mu.
+func (t *Translator) killPriv(in *Inode, c Caller) syscall.Errno {
 	h, name := t.b.Handles(), brick.HandlePath(in.gfid)
 	var st Attr
 	if errno := brick.Statx(h, name, &st); errno != 0 {
 		return errno
 	}
-	kill := uint16(unix.S_ISUID)
-	if st.Mode&unix.S_IXGRP != 0 {
-		kill |= unix.S_ISGID
+	drop := c.drops(&st)
+	if drop == 0 {
+		return 0
 	}
-	if st.Mode&kill != 0 {
-		if errno := errnoOf(unix.Fchmodat(h, name, uint32(st.Mode&^kill)&0o7777, 0)); errno != 0 {
-			return errno
-		}
+	return errnoOf(unix.Fchmodat(h, name, uint32(st.Mode)&0o7777&^drop, 0))
+}
+
+// killPrivUnlessCapable is killPriv where the kernel does not tell whether it is
+// called for. The caller holds in.mu.
+func (t *Translator) killPrivUnlessCapable(in *Inode, c Caller) syscall.Errno {
+	var st Attr
+	if errno := t.b.StatHandle(in.gfid, &st); errno != 0 {
+		return errno
 	}
-	errno := brick.Removexattr(h, name, "security.capability")
-	if errno == syscall.ENODATA || errno == syscall.EOPNOTSUPP {
-		errno = 0
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || c.capable(unix.CAP_FSETID) {
+		return 0
 	}
-	return errno
+	return t.killPriv(in, c)
 }
 
 // Statfs fills st for the brick's file system.

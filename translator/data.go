@@ -12,10 +12,10 @@ import (
 
 // Write writes data at off, for handles that are not passed through. killPriv is
 // as for Open.
-func (t *Translator) Write(h *Handle, data []byte, off int64, killPriv bool) (int, syscall.Errno) {
+func (t *Translator) Write(h *Handle, data []byte, off int64, killPriv bool, c Caller) (int, syscall.Errno) {
 	if killPriv {
 		h.in.mu.Lock()
-		errno := t.killPriv(h.in)
+		errno := t.killPriv(h.in, c)
 		h.in.mu.Unlock()
 		if errno != 0 {
 			return 0, errno
@@ -47,7 +47,7 @@ func (t *Translator) Write(h *Handle, data []byte, off int64, killPriv bool) (in
 // truncate sets the size of in. The caller holds in.mu.
 func (t *Translator) truncate(in *Inode, s *Setattr) syscall.Errno {
 	if s.KillPriv {
-		if errno := t.killPriv(in); errno != 0 {
+		if errno := t.killPriv(in, s.By); errno != 0 {
 			return errno
 		}
 	}
@@ -75,10 +75,8 @@ func (t *Translator) Fallocate(h *Handle, mode uint32, off, size int64, c Caller
 	defer h.in.mu.Unlock()
 	r := &changelog.Record{Type: changelog.Data, GFID: h.in.gfid}
 	return t.actOnce(h.in, classData, r, func() syscall.Errno {
-		if c.UID != 0 {
-			if errno := t.killPriv(h.in); errno != 0 {
-				return errno
-			}
+		if errno := t.killPrivUnlessCapable(h.in, c); errno != 0 {
+			return errno
 		}
 		for {
 			err := unix.Fallocate(fd, mode, off, size)
@@ -101,10 +99,8 @@ func (t *Translator) CopyFileRange(in *Handle, inOff int64, out *Handle, outOff 
 	var n int
 	r := &changelog.Record{Type: changelog.Data, GFID: out.in.gfid}
 	errno = t.actOnce(out.in, classData, r, func() syscall.Errno {
-		if c.UID != 0 {
-			if errno := t.killPriv(out.in); errno != 0 {
-				return errno
-			}
+		if errno := t.killPrivUnlessCapable(out.in, c); errno != 0 {
+			return errno
 		}
 		var err error
 		n, err = unix.CopyFileRange(in.fd, &inOff, fd, &outOff, size, flags)

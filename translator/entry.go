@@ -35,14 +35,14 @@ func (t *Translator) Create(parent *Inode, name string, flags int, mode uint32, 
 	})
 	if errno != 0 {
 		if errno == syscall.EEXIST && flags&unix.O_EXCL == 0 {
-			return t.openExisting(parent, pfd, name, flags, st)
+			return t.openExisting(parent, pfd, name, flags, c, st)
 		}
 		return nil, nil, Mode{}, errno
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	raw := *st
-	h, how, errno := t.opened(in, fd, flags, passthrough, &raw)
+	h, how, errno := t.opened(in, fd, flags, passthrough, &raw, c)
 	if errno != 0 {
 		t.Forget(in, 1)
 		return nil, nil, Mode{}, errno
@@ -51,12 +51,12 @@ func (t *Translator) Create(parent *Inode, name string, flags int, mode uint32, 
 	return in, h, how, 0
 }
 
-func (t *Translator) openExisting(parent *Inode, pfd int, name string, flags int, st *Attr) (*Inode, *Handle, Mode, syscall.Errno) {
+func (t *Translator) openExisting(parent *Inode, pfd int, name string, flags int, c Caller, st *Attr) (*Inode, *Handle, Mode, syscall.Errno) {
 	in, _, errno := t.lookupAt(parent, pfd, name, st)
 	if errno != 0 {
 		return nil, nil, Mode{}, errno
 	}
-	h, how, errno := t.Open(in, flags, false)
+	h, how, errno := t.Open(in, flags, false, c)
 	if errno != 0 {
 		t.Forget(in, 1)
 		return nil, nil, Mode{}, errno
@@ -177,7 +177,7 @@ func (t *Translator) Tmpfile(parent *Inode, flags int, mode uint32, c Caller, st
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.nameless = slot + 2
-	h, how, errno := t.opened(in, rfd, flags, passthrough, st)
+	h, how, errno := t.opened(in, rfd, flags, passthrough, st, c)
 	if errno != 0 {
 		t.Forget(in, 1)
 		return nil, nil, Mode{}, errno

@@ -20,6 +20,8 @@ type Handle struct {
 	write bool
 	// maps says that the user can map the file past us and store to it.
 	maps bool
+	// plain says that it was opened for writing by one without privileges.
+	plain bool
 
 	mu  sync.Mutex
 	wfd int // writes the file for fops that must; -1 until needed; guarded by mu; owned
@@ -54,8 +56,12 @@ type openState struct {
 	// written says that contents changed since it was first open for writing.
 	written bool
 	// setuid says that the file was given such a bit while it was open for
-	// writing past us, so that a write has yet to clear it.
+	// writing past us, so that a write has yet to clear it: one through a plain
+	// handle, since the privileged may write and keep it.
 	setuid bool
+	// plain counts the writers that are plain, and plainest opened the last.
+	plain    int
+	plainest Caller
 	// watchFD is a descriptor of ours kept while the last handle is closed and a
 	// writer is left all the same, -1 otherwise.
 	watchFD int
@@ -112,7 +118,7 @@ type Mode struct {
 
 // Open opens the file in. flags are those of open(2); O_TRUNC is carried out,
 // with killPriv clearing what a truncation by one without privileges clears.
-func (t *Translator) Open(in *Inode, flags int, killPriv bool) (*Handle, Mode, syscall.Errno) {
+func (t *Translator) Open(in *Inode, flags int, killPriv bool, c Caller) (*Handle, Mode, syscall.Errno) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	t.checkSetuid(in)
@@ -128,7 +134,7 @@ func (t *Translator) Open(in *Inode, flags int, killPriv bool) (*Handle, Mode, s
 	if flags&unix.O_TRUNC != 0 {
 		size := uint64(0)
 		r := &changelog.Record{Type: changelog.Data, GFID: in.gfid}
-		s := &Setattr{Size: &size, Ftruncate: true, KillPriv: killPriv}
+		s := &Setattr{Size: &size, Ftruncate: true, KillPriv: killPriv, By: c}
 		if errno := t.actOnce(in, classData, r, func() syscall.Errno { return t.truncate(in, s) }); errno != 0 {
 			brick.Close(fd)
 			return nil, Mode{}, errno
@@ -138,7 +144,7 @@ func (t *Translator) Open(in *Inode, flags int, killPriv bool) (*Handle, Mode, s
 			return nil, Mode{}, errno
 		}
 	}
-	return t.opened(in, fd, flags, passthrough, &st)
+	return t.opened(in, fd, flags, passthrough, &st, c)
 }
 
 // openFlags are those for our own descriptor. A passed-through file is written
@@ -163,7 +169,7 @@ func (t *Translator) mayPassThrough(in *Inode, st *Attr) bool {
 
 // opened makes a handle of fd, which it owns from then on. The caller holds
 // in.mu; st is the file's.
-func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr) (*Handle, Mode, syscall.Errno) {
+func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr, c Caller) (*Handle, Mode, syscall.Errno) {
 	h := &Handle{in: in, fd: fd, write: flags&unix.O_ACCMODE != unix.O_RDONLY, wfd: -1}
 	if in.open == nil {
 		in.open = &openState{slot: -1, watchFD: -1}
@@ -183,7 +189,7 @@ func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr
 				if errno != 0 {
 					return nil, Mode{}, errno
 				}
-				return t.opened(in, fd, flags, false, st)
+				return t.opened(in, fd, flags, false, st, c)
 			}
 		}
 	}
@@ -197,6 +203,13 @@ func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr
 			return nil, Mode{}, errno
 		}
 		o.writers++
+		if h.plain = c.UID != 0; h.plain {
+			o.plain++
+			o.plainest = c
+			if o.setuid {
+				o.plainest = c.remembered()
+			}
+		}
 		if h.maps = o.passthrough && flags&unix.O_ACCMODE == unix.O_RDWR; h.maps {
 			o.mappers++
 			// A mapping stored through would leave what the kernel has cached of
@@ -283,6 +296,10 @@ func (t *Translator) Release(h *Handle) {
 	o := in.open
 	fd := h.fd
 	if h.write {
+		if h.plain {
+			t.checkSetuid(in)
+			o.plain--
+		}
 		o.writers--
 		if h.maps {
 			o.mappers--

@@ -63,13 +63,6 @@ type Options struct {
 // Attr is what a fop tells of an inode, as users of the mount see it.
 type Attr = unix.Statx_t
 
-// Caller is on whose behalf something is created.
-type Caller struct {
-	UID, GID uint32
-	// Umask is applied unless the directory has a default ACL.
-	Umask uint32
-}
-
 // Translator carries out fops on one brick. All methods are safe for concurrent
 // use.
 type Translator struct {

@@ -101,8 +101,10 @@ func (t *Translator) checked(in *Inode, now version) bool {
 	o.owed = false
 	o.last = now
 	if o.setuid {
-		o.setuid = false
-		t.killPriv(in)
+		if o.plain > 0 {
+			o.setuid = false
+			t.killPriv(in, o.plainest)
+		}
 	}
 	t.recordData(in)
 	return true
@@ -162,6 +164,7 @@ func (t *Translator) watchSetuid(in *Inode) {
 	}
 	t.look(in)
 	in.open.setuid = true
+	in.open.plainest = in.open.plainest.remembered()
 }
 
 // checkSetuid clears such a bit if the file was written since, before anybody is

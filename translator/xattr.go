@@ -80,8 +80,9 @@ func (t *Translator) virtual(in *Inode, attr string) ([]byte, syscall.Errno) {
 	return nil, syscall.ENODATA
 }
 
-// Listxattr lists the names of in's xattrs, each behind a NUL, without ours.
-func (t *Translator) Listxattr(in *Inode, buf []byte) (int, syscall.Errno) {
+// Listxattr lists the names of in's xattrs, each behind a NUL, without ours. Those
+// of the trusted namespace are listed to who may read them.
+func (t *Translator) Listxattr(in *Inode, buf []byte, c Caller) (int, syscall.Errno) {
 	o, errno := t.object(in)
 	if errno != 0 {
 		return 0, errno
@@ -93,7 +94,7 @@ func (t *Translator) Listxattr(in *Inode, buf []byte) (int, syscall.Errno) {
 	}
 	n := 0
 	for _, a := range attrs {
-		if brick.IsInternal(a) {
+		if brick.IsInternal(a) || strings.HasPrefix(a, "trusted.") && !c.capable(unix.CAP_SYS_ADMIN) {
 			continue
 		}
 		if len(buf) > 0 {
