@@ -11,10 +11,6 @@ import (
 	"github.com/georep/georep/changelog"
 )
 
-// stampSlack is how much later than its stamp a slice can end, in seconds:
-// GlusterFS reads a clock that lags.
-const stampSlack = 1
-
 // errGap ends a crawl by changelogs: records were lost, the brick must be walked.
 var errGap = errors.New("replicator: gap in the changelogs")
 
@@ -105,7 +101,7 @@ func (w *Worker) hybrid(ctx context.Context) (covered bool, err error) {
 			return covered, err
 		}
 	}
-	if err := w.advance(ctx, brick.Stamp{Sec: began.Sec - stampSlack}); err != nil {
+	if err := w.advance(ctx, stimeOf(int64(began.Sec))); err != nil {
 		return covered, err
 	}
 	return covered, w.prog.endCrawl()
@@ -185,6 +181,6 @@ func (w *Worker) drain(ctx context.Context) error {
 		first := w.items.list(1)[0]
 		return fmt.Errorf("replicator: %w: %d items, such as %s", ErrIncomplete, n, first.Error())
 	}
-	w.setCurrent(true)
+	w.setCurrent(true, time.Now())
 	return nil
 }

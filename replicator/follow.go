@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/georep/georep/brick"
 	"github.com/georep/georep/changelog"
 )
 
@@ -36,17 +35,16 @@ type follower struct {
 // follow brings the slave into step by changelogs, from stime on: sealed ones,
 // and the growing one as it grows. It returns errGap if records were lost.
 func (w *Worker) follow(ctx context.Context) error {
-	f, err := changelog.NewFollower(w.changelogs(), int64(w.prog.stime.Sec))
+	f, err := changelog.NewFollower(w.changelogs(), w.prog.after())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	fl := &follower{w: w, f: f, b: newBatch(), live: newLive()}
-	w.pass.sent = fl.live.sent
+	fl := &follower{w: w, f: f, b: newBatch(), live: newLive(w.pass.sent)}
 	if !w.opt.Once {
 		w.pass.hot = fl.live.hot
 	}
-	defer func() { w.pass.sent, w.pass.hot = nil, nil }()
+	defer func() { w.pass.hot = nil }()
 	return fl.run(ctx)
 }
 
@@ -61,6 +59,7 @@ func (fl *follower) run(ctx context.Context) error {
 				return err
 			}
 		}
+		polled := time.Now()
 		e, ok, err := fl.f.Poll()
 		if err != nil {
 			return err
@@ -94,7 +93,7 @@ func (fl *follower) run(ctx context.Context) error {
 			history = false
 			w.setCrawl(ChangelogCrawl, "all changelogs so far are done")
 		}
-		if err := fl.tick(ctx); err != nil {
+		if err := fl.tick(ctx, polled); err != nil {
 			return err
 		}
 	}
@@ -131,15 +130,19 @@ func (fl *follower) flush(ctx context.Context) error {
 	if fl.sealed == 0 {
 		return nil
 	}
-	to := brick.Stamp{Sec: uint32(fl.sealed - stampSlack)}
+	stamp := fl.sealed
 	fl.sealed = 0
 	fl.live.sealed()
-	return w.advance(ctx, to)
+	if err := w.advance(ctx, stimeOf(stamp)); err != nil {
+		return err
+	}
+	return w.prog.setCursor(stamp)
 }
 
 // tick is what is done while nothing new is recorded: files that are being
-// written are looked at, failed items tried again, the slave synced.
-func (fl *follower) tick(ctx context.Context) error {
+// written are looked at, failed items tried again, the slave synced. polled is
+// when it was seen that there is nothing new.
+func (fl *follower) tick(ctx context.Context, polled time.Time) error {
 	w := fl.w
 	now := time.Now()
 	if fl.live.due(now, w.m, fl.b) {
@@ -161,7 +164,7 @@ func (fl *follower) tick(ctx context.Context) error {
 	if err := w.advance(ctx, w.done); err != nil {
 		return err
 	}
-	w.setCurrent(!fl.dirty && w.items.len() == 0 && !fl.live.waiting())
+	w.setCurrent(!fl.dirty && w.items.len() == 0 && !fl.live.waiting(), polled)
 	return w.idle(ctx, pollInterval)
 }
 

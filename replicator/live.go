@@ -43,8 +43,8 @@ type nextLook struct {
 	wait time.Duration
 }
 
-func newLive() *live {
-	return &live{sent: newSentMarks(), hot: newHot(), data: make(set), meta: make(set), looks: make(map[gfid.GFID]*nextLook)}
+func newLive(sent *sentMarks) *live {
+	return &live{sent: sent, hot: newHot(), data: make(set), meta: make(set), looks: make(map[gfid.GFID]*nextLook)}
 }
 
 // record takes in a record of the growing changelog.

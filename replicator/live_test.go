@@ -21,7 +21,7 @@ func TestLiveTailIsSentBeforeTheSeal(t *testing.T) {
 	p := newPair(t)
 	p.create("before", "1")
 	w, stop := p.live()
-	until(t, "in step", func() bool { return w.Status().Current })
+	p.inStep(w)
 
 	stime := w.Status().Stime
 	p.create("f", "hello")
@@ -31,7 +31,7 @@ func TestLiveTailIsSentBeforeTheSeal(t *testing.T) {
 	if got := w.Status().Stime; got != stime {
 		t.Errorf("stime moved from %v to %v though nothing was sealed", stime, got)
 	}
-	until(t, "in step", func() bool { return w.Status().Current })
+	p.inStep(w)
 	wantSame(t, p.b.Path(), p.slave)
 
 	// Data is recorded once per slice: what is written after that is found too.
@@ -55,12 +55,12 @@ func TestSealSendsOnlyWhatChanged(t *testing.T) {
 	p := newPair(t)
 	p.mkdir("d")
 	w, _ := p.live()
-	until(t, "in step", func() bool { return w.Status().Current })
+	p.inStep(w)
 	stime := w.Status().Stime
 	for _, f := range []string{"a", "b", "c"} {
 		p.create("d/"+f, strings.Repeat(f, 100))
 	}
-	until(t, "in step", func() bool { return w.Status().Current && p.content("d/c") == strings.Repeat("c", 100) })
+	p.inStep(w)
 	before := w.Status().Done
 	time.Sleep(1100 * time.Millisecond) // the next stamp is later, and ctimes are apart from the time of sending
 	for _, f := range []string{"a", "b", "c"} {
@@ -72,7 +72,7 @@ func TestSealSendsOnlyWhatChanged(t *testing.T) {
 	p.utimes("d/b", time.Unix(st.Mtim.Sec, st.Mtim.Nsec))
 	p.roll()
 	until(t, "stime", func() bool { return w.Status().Stime.Compare(stime) > 0 })
-	until(t, "in step", func() bool { return w.Status().Current })
+	p.inStep(w)
 	wantSame(t, p.b.Path(), p.slave)
 	if n := w.Status().Done.Files - before.Files; n != 1 {
 		t.Errorf("%d files sent at the seal, want 1: only d/b changed", n)

@@ -68,7 +68,7 @@ type passOptions struct {
 	// operation.
 	streamMax int64
 	bulk      *bulk
-	// sent and hot are nil but while a changelog is followed as it grows.
+	// hot is nil but while a changelog is followed as it grows.
 	sent *sentMarks
 	hot  *hot
 }
@@ -209,7 +209,11 @@ func (p *pass) lookup(ctx context.Context, todo []touch) ([]*look, error) {
 	for _, l := range looks {
 		p.dirs.add(l.name.Parent)
 		switch l.errno {
-		case 0, syscall.ENOENT:
+		case 0:
+			if p.b.made.has(l.obj.GFID) && p.unchanged(&l.obj) {
+				delete(p.b.made, l.obj.GFID) // it was sent, and needs the name at most
+			}
+		case syscall.ENOENT:
 		case syscall.ENODATA:
 			// No GFID yet: whoever gives it one records that.
 			l.errno = syscall.ENOENT

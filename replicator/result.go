@@ -61,6 +61,7 @@ func (p *pass) result(ctx context.Context, op *slave.Op, l *look, r *slave.Resul
 		p.did(op, l, r)
 		return nil
 	case syscall.ENOENT:
+		p.opt.sent.forget(op.GFID)
 		switch op.Kind {
 		case slave.Rename, slave.Link:
 			// The slave lacks the object: it is made, with all it has.

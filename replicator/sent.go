@@ -29,6 +29,14 @@ func (m *sentMark) sameAs(st *unix.Statx_t) bool {
 
 func timeOf(t unix.StatxTimestamp) slave.Time { return slave.Time{Sec: t.Sec, Nsec: t.Nsec} }
 
+const (
+	// maxMarks bounds the marks kept; a file without one is sent once more.
+	maxMarks = 200000
+	// freshFor is how long after its last change a file that a crawl sends may
+	// come up again in the changelog that is growing.
+	freshFor = time.Minute
+)
+
 // sentMarks remembers what files were when they were sent, while their slice is
 // not sealed: so that they are sent again only if they changed since. A nil
 // sentMarks remembers nothing.
@@ -40,12 +48,14 @@ type sentMarks struct {
 func newSentMarks() *sentMarks { return &sentMarks{marks: make(map[gfid.GFID]sentMark)} }
 
 func (s *sentMarks) put(g gfid.GFID, m sentMark) {
-	if s == nil || m == (sentMark{}) {
+	if s == nil || m == (sentMark{}) || m.at.Sub(time.Unix(m.ctime.Sec, 0)) > freshFor {
 		return
 	}
 	s.mu.Lock()
-	s.marks[g] = m
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if len(s.marks) < maxMarks {
+		s.marks[g] = m
+	}
 }
 
 func (s *sentMarks) get(g gfid.GFID) (sentMark, bool) {
@@ -59,6 +69,9 @@ func (s *sentMarks) get(g gfid.GFID) (sentMark, bool) {
 }
 
 func (s *sentMarks) forget(g gfid.GFID) {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	delete(s.marks, g)
 	s.mu.Unlock()

@@ -38,6 +38,8 @@ type Status struct {
 	// Current is set when nothing is known to be waiting: not a record read and
 	// not done, nor one to be read.
 	Current bool
+	// Checked is when the changelogs were last looked at and read to their end.
+	Checked time.Time
 	// Lag is how old the oldest change is that the slave may lack; 0 if Current.
 	Lag time.Duration
 	// Backlog is the records, or names found, that are read and not done.
@@ -138,11 +140,11 @@ func (w *Worker) setOldest(at time.Time) {
 	w.status.Current = false
 }
 
-// setCurrent notes whether all that is known is done.
-func (w *Worker) setCurrent(current bool) {
+// setCurrent notes whether all that was recorded before the given time is done.
+func (w *Worker) setCurrent(current bool, checked time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.status.Current = current
+	w.status.Current, w.status.Checked = current, checked
 	if current {
 		w.oldest = time.Time{}
 	}

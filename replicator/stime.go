@@ -18,16 +18,22 @@ type progress struct {
 	stimeKey   string
 	entryKey   string
 	crawlKey   string
+	cursorKey  string
 	stime      brick.Stamp
 	entryStime brick.Stamp
+	// cursor is the stamp of the last changelog that is done, in seconds; 0 if
+	// only stime is known. stime is a second behind it, as GlusterFS has it, so
+	// that by stime alone that changelog would be read again.
+	cursor int64
 }
 
 func openProgress(b *brick.Brick, slaveID uuid.UUID) (*progress, error) {
 	p := &progress{
-		root:     b.Root(),
-		stimeKey: brick.StimeKey(b.Volume(), slaveID),
-		entryKey: brick.EntryStimeKey(b.Volume(), slaveID),
-		crawlKey: "trusted.georep." + slaveID.String() + ".crawl",
+		root:      b.Root(),
+		stimeKey:  brick.StimeKey(b.Volume(), slaveID),
+		entryKey:  brick.EntryStimeKey(b.Volume(), slaveID),
+		crawlKey:  "trusted.georep." + slaveID.String() + ".crawl",
+		cursorKey: "trusted.georep." + slaveID.String() + ".cursor",
 	}
 	var err error
 	if p.stime, _, err = p.read(p.stimeKey); err != nil {
@@ -36,7 +42,37 @@ func openProgress(b *brick.Brick, slaveID uuid.UUID) (*progress, error) {
 	if p.entryStime, _, err = p.read(p.entryKey); err != nil {
 		return nil, err
 	}
+	cursor, _, err := p.read(p.cursorKey)
+	if err != nil {
+		return nil, err
+	}
+	if p.stime == stimeOf(int64(cursor.Sec)) { // else a crawl or GlusterFS moved stime since
+		p.cursor = int64(cursor.Sec)
+	}
 	return p, nil
+}
+
+// stampSlack is how much later than its stamp a slice can end, in seconds:
+// GlusterFS reads a clock that lags.
+const stampSlack = 1
+
+// stimeOf is the stime that says that all up to the changelog with the given
+// stamp is done.
+func stimeOf(stamp int64) brick.Stamp { return brick.Stamp{Sec: uint32(stamp - stampSlack)} }
+
+// after is the stamp of the changelog after which reading goes on.
+func (p *progress) after() int64 { return max(p.cursor, int64(p.stime.Sec)) }
+
+// setCursor notes that the changelog with this stamp is done, if stime says so.
+func (p *progress) setCursor(stamp int64) error {
+	if stamp <= p.cursor || p.stime != stimeOf(stamp) {
+		return nil
+	}
+	if err := p.write(p.cursorKey, brick.Stamp{Sec: uint32(stamp)}); err != nil {
+		return err
+	}
+	p.cursor = stamp
+	return nil
 }
 
 func (p *progress) read(key string) (brick.Stamp, bool, error) {

@@ -159,6 +159,7 @@ func (w *Worker) session(ctx context.Context) error {
 		return &PermanentError{err}
 	}
 	w.done = w.prog.stime
+	w.pass.sent, w.pass.hot = newSentMarks(), nil
 	w.items = newQuarantine() // all of it is below stime, and comes again
 	w.setStime()
 	w.setState(Active, "")

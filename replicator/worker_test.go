@@ -60,6 +60,29 @@ func (p *pair) tryOnce() (Status, error) {
 	return w.Status(), err
 }
 
+// worker makes a Worker that is not run.
+func (p *pair) worker(o Options) *Worker {
+	p.tb.Helper()
+	w, err := New(o)
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	p.tb.Cleanup(w.m.close)
+	return w
+}
+
+// connected calls fn while w has a connection.
+func (p *pair) connected(w *Worker, fn func()) {
+	p.tb.Helper()
+	c, err := w.opt.Dial(p.tb.Context())
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	defer c.Close()
+	w.c = c
+	fn()
+}
+
 // same runs once and compares.
 func (p *pair) same() Status {
 	p.tb.Helper()
@@ -102,6 +125,13 @@ func until(tb testing.TB, what string, ok func() bool) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// inStep waits until all that was recorded before the call is on the slave.
+func (p *pair) inStep(w *Worker) {
+	p.tb.Helper()
+	now := time.Now()
+	until(p.tb, "in step", func() bool { s := w.Status(); return s.Current && s.Checked.After(now) })
 }
 
 func TestOnceMakesAnEqualTree(t *testing.T) {
