@@ -44,6 +44,7 @@ func (f *fault) step(op, name string) error {
 type outcome struct {
 	kept []string             // names of acknowledged records, in order
 	at   map[string]time.Time // when a record was appended, or failed to be
+	gap  error                // of the log at last
 }
 
 // use opens a Log and does a bit of everything, a second apart. With stopAtError
@@ -80,6 +81,7 @@ func use(o Options, clock *fakeClock, stopAtError bool) (outcome, error) {
 		}
 		clock.advance(time.Second)
 	}
+	out.gap = l.Gap()
 	return out, all
 }
 
@@ -281,6 +283,11 @@ func TestFaultAtEveryStep(t *testing.T) {
 			}
 			if err == nil && !strings.Contains(f.at, "unlink") {
 				t.Errorf("%s: nobody was told", f.at)
+			}
+			if mark, err := os.ReadFile(filepath.Join(dir, "gap")); err == nil && len(mark) > 0 && !strings.HasSuffix(f.at, " gap") {
+				if none := strings.HasPrefix(string(mark), "none "); none != (out.gap == nil) {
+					t.Errorf("%s: mark %q, gap %v", f.at, mark, out.gap)
+				}
 			}
 			clock.advance(time.Second)
 			l := mustOpen(t, Options{Dir: dir, now: clock.now})

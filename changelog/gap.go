@@ -88,13 +88,27 @@ func (l *Log) tellGap() {
 	}
 	g.told = true
 	l.mu.Unlock()
-	if err := l.mark.set(l.opts.now(), g.reason); err != nil {
+	if err := l.writeMark(); err != nil {
 		l.log.Error("gap mark not written", "dir", l.opts.Dir, "err", err)
 	}
 	l.log.Error("records are being lost", "dir", l.opts.Dir, "err", g.reason)
 	if l.opts.OnGap != nil {
 		l.opts.OnGap(g.reason)
 	}
+}
+
+// writeMark brings the mark in line with the Log. A gap may begin while the last
+// one is being ended: whoever writes last sees what is so.
+func (l *Log) writeMark() error {
+	l.markMu.Lock()
+	defer l.markMu.Unlock()
+	l.mu.Lock()
+	g := l.gap
+	l.mu.Unlock()
+	if g == nil {
+		return l.mark.clear()
+	}
+	return l.mark.set(l.opts.now(), g.reason)
 }
 
 // leaveGapLocked is the way of an Append that finds the log in a gap or closed:
@@ -104,9 +118,9 @@ func (l *Log) tellGap() {
 func (l *Log) leaveGapLocked() error {
 	for l.gap != nil && !l.closed {
 		g := l.gap
-		if g.healing != nil {
+		if ch := g.healing; ch != nil {
 			l.mu.Unlock()
-			<-g.healing
+			<-ch
 			l.mu.Lock()
 			if l.gap == g && g.healing == nil {
 				return g.reason
@@ -206,7 +220,7 @@ func (l *Log) beginHistory() error {
 	}
 	_ = old.close() // all of it was synced
 	err = l.finishSeal(oldFile, e)
-	return errors.Join(err, l.mark.clear())
+	return errors.Join(err, l.writeMark())
 }
 
 // historyStart is the stamp of a new HTIME file after changes went unrecorded: a

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,12 +213,11 @@ func TestAppendsWaitForTheEndOfAGap(t *testing.T) {
 	dir, clock := newDir(t), newClock()
 	var l *Log
 	waited := make(chan error, 1)
-	once := false
+	var once atomic.Bool
 	step := func(op, name string) error {
-		if l == nil || once || !strings.HasPrefix(name, "htime/HTIME.") || l.Gap() == nil {
+		if l == nil || !strings.HasPrefix(name, "htime/HTIME.") || l.Gap() == nil || once.Swap(true) {
 			return nil
 		}
-		once = true
 		go func() {
 			_, err := l.Append(entry(2))
 			waited <- err
@@ -244,5 +244,36 @@ func TestAppendsWaitForTheEndOfAGap(t *testing.T) {
 	}
 	if _, got := checkDirectory(t, dir, false); len(got) != 2 {
 		t.Errorf("records %v, want two", got)
+	}
+}
+
+// A gap that begins while the last one is being ended is marked on disk.
+func TestGapBehindGapIsMarked(t *testing.T) {
+	dir, clock := newDir(t), newClock()
+	fail := false
+	step := func(op, name string) error {
+		if fail && op == "fsync" && strings.Contains(name, "/CHANGELOG.") {
+			return unix.EIO
+		}
+		return nil
+	}
+	l := mustOpen(t, Options{Dir: dir, now: clock.now, step: step})
+	defer l.release()
+	mustAppend(t, l, entry(1))
+	_ = l.Lost(errors.New("first"))
+	clock.advance(retryGap)
+	fail = true
+	if err := l.Rollover(); !errors.Is(err, ErrGap) {
+		t.Errorf("got error %v, want one that wraps ErrGap", err)
+	}
+	mark := string(readFile(t, filepath.Join(dir, "gap")))
+	if err := l.Gap(); !errors.Is(err, unix.EIO) || !strings.Contains(mark, "input/output error") {
+		t.Errorf("gap %v, mark %q, want EIO in both", err, mark)
+	}
+	fail = false
+	clock.advance(retryGap)
+	mustAppend(t, l, entry(2))
+	if mark := string(readFile(t, filepath.Join(dir, "gap"))); !strings.HasPrefix(mark, "none ") {
+		t.Errorf("mark %q, want none", mark)
 	}
 }

@@ -97,7 +97,7 @@ func (o *Options) check() error {
 // Log appends records to the changelog of a brick and seals it at rollovers. All
 // methods may be called at once.
 //
-// Lock order: rollMu, then mu.
+// Lock order: rollMu, markMu, mu.
 type Log struct {
 	opts Options // not changed after Open, but for what mu guards below
 	d    *disk   // owned
@@ -107,6 +107,9 @@ type Log struct {
 	rollMu sync.Mutex
 	index  *index // guarded by rollMu
 	last   int64  // the last stamp given out, unix seconds; guarded by rollMu
+
+	// markMu keeps writes of the mark apart; mark's file is not replaced.
+	markMu sync.Mutex
 	mark   gapMark
 	// rearm tells Run that SetOptions changed the intervals. Capacity 1.
 	rearm chan struct{}
