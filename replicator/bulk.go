@@ -66,6 +66,7 @@ type bulkFile struct {
 	obj   object
 	names []touch // it is new, and gets these when it is complete
 	fresh bool    // the slave has none of its content yet
+	sent  bool    // all of it went over; checked in finish
 }
 
 // large sends large files: a new one is made without a name, filled, and named
@@ -158,12 +159,16 @@ func (p *pass) prepare(ctx context.Context, files []bulkFile) error {
 
 // finish sets the attributes of what was sent, checks its size, and names what
 // is new. A file that changed on the master while it was sent is in a later
-// record.
+// record. One that was not sent keeps its mark on the slave, or has no name.
 func (p *pass) finish(ctx context.Context, files []bulkFile) error {
 	for i := range files {
 		f := &files[i]
-		if f.obj.GFID.IsZero() {
+		if !f.sent {
 			continue
+		}
+		now, errno := p.m.stat(f.obj.GFID)
+		if errno != 0 {
+			continue // gone since
 		}
 		meta, errno := p.m.meta(&f.obj)
 		if errno != 0 {
@@ -172,49 +177,47 @@ func (p *pass) finish(ctx context.Context, files []bulkFile) error {
 			}
 			continue
 		}
-		now, errno := p.m.stat(f.obj.GFID)
-		if errno != 0 {
-			continue // gone since
-		}
-		ops := []slave.Op{{Kind: slave.Setattr, GFID: f.obj.GFID, Meta: meta, End: true}}
-		looks := []*look{{obj: now}}
-		for _, t := range f.names {
-			if o, errno := p.m.lookup(t.name); errno == 0 && o.GFID == f.obj.GFID {
-				ops = append(ops, slave.Op{Kind: slave.Link, GFID: f.obj.GFID, Name: slave.Name(t.name)})
-				looks = append(looks, &look{touch: t, obj: now})
-			}
-		}
-		results, err := p.c.Apply(ctx, ops)
-		if err != nil {
+		end := work{}
+		end.add(slave.Op{Kind: slave.Setattr, GFID: f.obj.GFID, Meta: meta, End: true}, &look{obj: now, bulk: f})
+		if err := p.apply(ctx, &end); err != nil {
 			return err
 		}
-		p.mu.Lock()
-		same := f.obj.Size() == now.Size() && f.obj.Stat.Mtime == now.Stat.Mtime
-		switch {
-		case results[0].Errno != 0:
-		case same && results[0].Size != now.Size():
-			p.failed = append(p.failed, Failure{GFID: f.obj.GFID, Op: "write", Errno: syscall.EIO,
-				Detail: fmt.Sprintf("the slave has %d bytes of %d", results[0].Size, now.Size())})
-		default:
-			p.count.Files++
-			p.count.Bytes += results[0].Size
-			p.sent.add(f.obj.GFID)
-			p.opt.hot.sent(f.obj.GFID, time.Since(f.obj.at), time.Now())
-			if same {
-				p.opt.sent.put(f.obj.GFID, f.mark())
+		if p.sent.has(f.obj.GFID) {
+			if err := p.name(ctx, f); err != nil {
+				return err
 			}
-		}
-		for j := range results {
-			if err == nil {
-				err = p.result(ctx, &ops[j], looks[j], &results[j])
-			}
-		}
-		p.mu.Unlock()
-		if err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// arrived checks the large file f, of which the slave has size bytes, when its
+// attributes were set; now is what the master has. The caller holds mu.
+func (p *pass) arrived(f *bulkFile, now *object, size int64) {
+	same := f.obj.Size() == now.Size() && f.obj.Stat.Mtime == now.Stat.Mtime
+	if same && size != now.Size() {
+		p.failed = append(p.failed, Failure{GFID: f.obj.GFID, Op: "write", Errno: syscall.EIO,
+			Detail: fmt.Sprintf("the slave has %d bytes of %d", size, now.Size())})
+		return
+	}
+	p.count.Files++
+	p.count.Bytes += size
+	p.sent.add(f.obj.GFID)
+	p.opt.hot.sent(f.obj.GFID, time.Since(f.obj.at), time.Now())
+	if same {
+		p.opt.sent.put(f.obj.GFID, f.mark())
+	}
+}
+
+// name gives a new large file the names that the master still has for it.
+func (p *pass) name(ctx context.Context, f *bulkFile) error {
+	var w work
+	for _, t := range f.names {
+		if o, errno := p.m.lookup(t.name); errno == 0 && o.GFID == f.obj.GFID {
+			w.add(slave.Op{Kind: slave.Link, GFID: f.obj.GFID, Name: slave.Name(t.name)}, &look{touch: t, obj: o})
+		}
+	}
+	return p.apply(ctx, &w)
 }
 
 // mark is what f was when it was first looked at, before it was sent.
@@ -266,6 +269,7 @@ func (p *pass) stream(ctx context.Context, f *bulkFile) error {
 	if err == errStop {
 		return nil // the failure is noted
 	}
+	f.sent = err == nil
 	return err
 }
 

@@ -32,10 +32,10 @@ type follower struct {
 	dirty bool // something was sent since the last sync
 }
 
-// follow brings the slave into step by changelogs, from stime on: sealed ones,
-// and the growing one as it grows. It returns errGap if records were lost.
+// follow brings the slave into step by changelogs, from what is done on: sealed
+// ones, and the growing one as it grows. It returns errGap if records were lost.
 func (w *Worker) follow(ctx context.Context) error {
-	f, err := changelog.NewFollower(w.changelogs(), w.prog.after())
+	f, err := changelog.NewFollower(w.changelogs(), max(w.prog.after(), int64(w.done.Sec)))
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (fl *follower) run(ctx context.Context) error {
 	w := fl.w
 	began := time.Now().Unix()
 	history := true
-	w.setCrawl(HistoryCrawl, "changelogs since stime "+w.prog.stime.String())
+	w.setCrawl(HistoryCrawl, "changelogs since "+w.done.String())
 	for {
 		if fl.b.full() {
 			if err := fl.flush(ctx); err != nil {

@@ -187,7 +187,7 @@ func (h *hybrid) names(ctx context.Context, g gfid.GFID, fd int, bases []string,
 	return queue, h.unknown(ctx, unknown, b)
 }
 
-// unknown finds out which GFIDs the slave lacks altogether.
+// unknown finds out which GFIDs the slave lacks, or has only half of.
 func (h *hybrid) unknown(ctx context.Context, gfids []gfid.GFID, b *batch) error {
 	if len(gfids) == 0 {
 		return nil
@@ -197,7 +197,8 @@ func (h *hybrid) unknown(ctx context.Context, gfids []gfid.GFID, b *batch) error
 		return err
 	}
 	for i, o := range objs {
-		if o.Errno == syscall.ENOENT {
+		// A file without a name may be one that was cut short.
+		if o.Errno == syscall.ENOENT || o.Busy || !o.Attr.IsDir() && o.Attr.Nlink == 0 {
 			b.made.add(gfids[i])
 		}
 	}

@@ -80,6 +80,10 @@ type Counts struct {
 	Bytes     int64 `json:"bytes"`     // of contents, as the files have them
 	Attrs     int64 `json:"attrs"`     // objects whose attributes were set
 	Conflicts int64 `json:"conflicts"` // kept aside on the slave
+	// Literal and Matched are rsync's own figures: bytes that went over the line,
+	// and bytes that the slave had.
+	Literal int64 `json:"literal"`
+	Matched int64 `json:"matched"`
 }
 
 func (c *Counts) add(d Counts) {
@@ -88,6 +92,8 @@ func (c *Counts) add(d Counts) {
 	c.Bytes += d.Bytes
 	c.Attrs += d.Attrs
 	c.Conflicts += d.Conflicts
+	c.Literal += d.Literal
+	c.Matched += d.Matched
 }
 
 // Failure is an item that could not be done, and why.
@@ -116,6 +122,7 @@ type look struct {
 	obj   object
 	errno syscall.Errno // ENOENT: the name is free
 	body  *file         // what was sent along; nil after that
+	bulk  *bulkFile     // the large file whose end this is
 }
 
 func newPass(m *master, c *slave.Client, b *batch, opt *passOptions, bound brick.Stamp) *pass {

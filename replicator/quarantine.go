@@ -80,6 +80,8 @@ func (q *quarantine) due(now time.Time, all bool, m *master) (*batch, []itemKey)
 		if k.g.IsZero() {
 			continue
 		}
+		// Whatever the slave has of it may be half of it, so it is not only named.
+		b.made.add(k.g)
 		names, _ := m.names(k.g) // none if it is gone
 		for _, n := range names {
 			b.touch(n, k.g, changelog.Name{})

@@ -139,6 +139,9 @@ func (p *pass) did(op *slave.Op, l *look, r *slave.Result) {
 	if (op.Kind == slave.Make || op.Kind == slave.Put) && !l.obj.isDir() {
 		p.sent.add(op.GFID)
 	}
+	if l.bulk != nil {
+		p.arrived(l.bulk, &l.obj, r.Size)
+	}
 	if l.body == nil {
 		return
 	}

@@ -41,8 +41,14 @@ type rsyncStats struct {
 // one of the run: the connection, or rsync itself.
 func (p *pass) rsync(ctx context.Context, files []*bulkFile) error {
 	whole, err := p.runRsync(ctx, files)
-	if err != nil || whole {
+	if err != nil {
 		return err
+	}
+	if whole {
+		for _, f := range files {
+			f.sent = true
+		}
+		return nil
 	}
 	for _, f := range files {
 		if p.m.gone(f.obj.GFID) {
@@ -52,7 +58,7 @@ func (p *pass) rsync(ctx context.Context, files []*bulkFile) error {
 		if err != nil {
 			return err
 		}
-		if !ok && !p.m.gone(f.obj.GFID) {
+		if f.sent = ok; !ok && !p.m.gone(f.obj.GFID) {
 			p.fail(Failure{GFID: f.obj.GFID, Op: "rsync", Errno: syscall.EIO, Detail: "rsync could not send it"})
 		}
 	}
@@ -87,6 +93,10 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 		return false, fmt.Errorf("replicator: %w: %w", ErrRsync, err)
 	}
 	stats := parseRsyncStats(stdout.String())
+	p.mu.Lock()
+	p.count.Literal += stats.literal
+	p.count.Matched += stats.matched
+	p.mu.Unlock()
 	p.opt.log.Debug("rsync ended", "files", len(files), "sent", stats.files, "literal", stats.literal, "matched", stats.matched, "exit", code)
 	switch code {
 	case 0:
