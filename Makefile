@@ -24,7 +24,7 @@ build: ## bin/georep, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/georep ./cmd/georep
 
 setup: ## install what demo and test need (as root)
-	@scripts/setup.sh
+	@.ci/setup
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt'ed:"; gofmt -l .; exit 1; }
@@ -35,7 +35,7 @@ test: setup lint build ## everything that must be green
 	$(GO) test -race -p $(TESTS_AT_ONCE) -timeout $(TEST_TIMEOUT) ./...
 
 demo: setup build ## a brick, a mount, its changelogs, before your eyes
-	PATH="$(CURDIR)/bin:$$PATH" scripts/demo.sh
+	PATH="$(CURDIR)/bin:$$PATH" .ci/demo
 
 bench: setup build ## measure; bench/RESULTS.md says how to read it
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 0 ./bench/...

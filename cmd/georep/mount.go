@@ -154,6 +154,9 @@ func (o *mountOptions) splitOptions() (fuseOptions, error) {
 }
 
 func (o *mountOptions) checkPaths() error {
+	if err := o.clearMountpoint(); err != nil {
+		return err
+	}
 	for what, p := range map[string]*string{"brick": &o.brick, "mountpoint": &o.mountpoint} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
@@ -183,6 +186,40 @@ func (o *mountOptions) checkPaths() error {
 	}
 	return nil
 }
+
+// clearMountpoint unmounts what a killed mount has left at the mountpoint, which
+// nobody can use any more, and refuses one that is in use.
+func (o *mountOptions) clearMountpoint() error {
+	path, err := filepath.Abs(o.mountpoint)
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || unescapeMount.Replace(f[4]) != path || !strings.Contains(line, " - fuse.georep ") {
+			continue
+		}
+		// The kernel may still know the attributes of a dead mount's root; this
+		// it has to ask for.
+		var st unix.Statfs_t
+		switch err := unix.Statfs(path, &st); err {
+		case unix.ENOTCONN, unix.ECONNABORTED:
+			if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("mount: a killed mount is in the way at %q: unmount: %w", path, err)
+			}
+		default:
+			return &exitError{code: exitPrecondition, err: fmt.Errorf("mount: a brick is mounted at %q already", path)}
+		}
+	}
+	return nil
+}
+
+// unescapeMount undoes the quoting of paths in /proc/self/mountinfo.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // inBackground starts the mount as a process of its own and returns once it can
 // be used, or with the error it ended with.
