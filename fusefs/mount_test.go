@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,48 +144,57 @@ func (m *mounted) checkBrick() {
 	}
 	if m.srv.Translator().Marker() != nil {
 		key := brick.XtimeKey(m.brick.Volume())
-		m.checkXtime(key, m.brick.Path())
+		m.checkXtime(key, m.brick.Root(), ".")
 	}
 }
 
-// checkXtime returns the latest xtime at and below dir, which is dir's own.
-func (m *mounted) checkXtime(key, dir string) (latest brick.Stamp) {
+// checkXtime returns the latest xtime at and below the directory name in at, which
+// is its own. Paths may be longer than a path can be.
+func (m *mounted) checkXtime(key string, at int, name string) (latest brick.Stamp) {
 	m.t.Helper()
-	entries, err := os.ReadDir(dir)
+	fd, errno := brick.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errno != 0 {
+		m.t.Fatalf("%q: %v", name, errno)
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	for _, e := range entries {
-		if dir == m.brick.Path() && e.Name() == brick.Dir {
+		if name == "." && e.Name() == brick.Dir {
 			continue
 		}
-		path := filepath.Join(dir, e.Name())
-		x := m.xtime(key, path)
+		x := m.xtime(key, fd, e.Name())
 		if e.IsDir() {
-			x = m.checkXtime(key, path)
+			x = m.checkXtime(key, fd, e.Name())
 		}
 		if x.Compare(latest) > 0 {
 			latest = x
 		}
 	}
-	own := m.xtime(key, dir)
+	own := m.xtime(key, fd, "")
 	if own.Compare(latest) < 0 {
-		m.t.Errorf("%s: xtime %v is before %v, that of something below it", dir, own, latest)
+		m.t.Errorf("%q: xtime %v is before %v, that of something below it", name, own, latest)
 	}
 	return own
 }
 
 // xtime is the zero stamp for an object that was never touched.
-func (m *mounted) xtime(key, path string) (s brick.Stamp) {
-	val, err := brick.ReadXattr(path, key)
-	if errors.Is(err, unix.ENODATA) {
+func (m *mounted) xtime(key string, at int, name string) (s brick.Stamp) {
+	buf := make([]byte, 9)
+	n, errno := brick.Getxattr(at, name, key, buf)
+	if errno == unix.ENODATA {
 		return s
 	}
-	if err == nil {
-		s, err = brick.ParseStamp(val)
+	if errno != 0 {
+		m.t.Errorf("xtime of %q: %v", name, errno)
+		return s
 	}
+	s, err := brick.ParseStamp(buf[:n])
 	if err != nil {
-		m.t.Errorf("xtime: %v", err)
+		m.t.Errorf("xtime of %q: %v", name, err)
 	}
 	return s
 }

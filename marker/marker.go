@@ -21,6 +21,8 @@ type Tree interface {
 	// if it has several names. ok is false for the root and for what has no
 	// name any more.
 	Parent(g gfid.GFID) (parent gfid.GFID, ok bool)
+	// OtherParents are the directories that hold g by other names.
+	OtherParents(g gfid.GFID) []gfid.GFID
 	// SetXtime writes t, in microseconds, as g's xtime. An error that wraps
 	// fs.ErrNotExist says that g is gone.
 	SetXtime(g gfid.GFID, t time.Time) error
@@ -148,9 +150,7 @@ func (m *Marker) climb(set map[gfid.GFID]time.Time) []gfid.GFID {
 		ok     bool
 	}
 	ups := make(map[gfid.GFID]up, len(set))
-	seeds := slices.Collect(maps.Keys(set))
-	for _, g := range seeds {
-		t := set[g]
+	rise := func(g gfid.GFID, t time.Time) {
 		for at := g; ; {
 			u, known := ups[at]
 			if !known {
@@ -167,6 +167,16 @@ func (m *Marker) climb(set map[gfid.GFID]time.Time) []gfid.GFID {
 				break
 			}
 			set[at] = t
+		}
+	}
+	for _, g := range slices.Collect(maps.Keys(set)) {
+		t := set[g]
+		rise(g, t)
+		for _, p := range m.tree.OtherParents(g) {
+			if old, in := set[p]; !in || old.Before(t) {
+				set[p] = t
+				rise(p, t)
+			}
 		}
 	}
 	return topDown(set, func(g gfid.GFID) (gfid.GFID, bool) { u := ups[g]; return u.parent, u.ok })

@@ -13,12 +13,15 @@ import (
 // fakeTree is a tree in memory that notes the order of writes.
 type fakeTree struct {
 	parent map[gfid.GFID]gfid.GFID
+	others map[gfid.GFID][]gfid.GFID
 	xtime  map[gfid.GFID]time.Time
 	order  []gfid.GFID
 	fail   map[gfid.GFID]error
 }
 
 func (f *fakeTree) Parent(g gfid.GFID) (gfid.GFID, bool) { p, ok := f.parent[g]; return p, ok }
+
+func (f *fakeTree) OtherParents(g gfid.GFID) []gfid.GFID { return f.others[g] }
 
 func (f *fakeTree) SetXtime(g gfid.GFID, t time.Time) error {
 	if err := f.fail[g]; err != nil {
@@ -153,6 +156,25 @@ func TestNoParentOlderThanChild(t *testing.T) {
 			if tree.xtime[p].Before(tree.xtime[g]) {
 				t.Fatalf("seed %d: parent %v %v older than child %v %v", seed, p, tree.xtime[p], g, tree.xtime[g])
 			}
+		}
+	}
+}
+
+// A file with several names leaves none of their directories older than it is.
+func TestFlushRaisesParentsOfAllNames(t *testing.T) {
+	tree, c := newTree(), &clock{time.Unix(100, 0)}
+	tree.parent[id(5)] = id(4)
+	tree.others = map[gfid.GFID][]gfid.GFID{id(5): {id(2), id(4)}}
+	m := New(tree, Options{now: c.now})
+	m.Touch(id(1))
+	c.t = time.Unix(200, 0)
+	m.Touch(id(5))
+	if err := m.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []gfid.GFID{id(5), id(4), id(2), id(1), gfid.Root} {
+		if got := tree.xtime[g].Unix(); got != 200 {
+			t.Errorf("xtime of %v = %d, want 200", g, got)
 		}
 	}
 }

@@ -81,6 +81,7 @@ func (in *Inode) hideCtime(before, after *Attr) {
 func (t *Translator) show(in *Inode, st *Attr) {
 	switch {
 	case in.typ != unix.S_IFDIR:
+		in.linked.Store(st.Nlink > 2)
 		if st.Nlink > 0 {
 			st.Nlink--
 		}

@@ -21,6 +21,9 @@ type Inode struct {
 	// recorded holds the slice of the last record per class of de-duplication.
 	recorded [classes]atomic.Uint32
 
+	// linked says that a non-directory has more than one name.
+	linked atomic.Bool
+
 	// acl caches whether a directory has a default ACL.
 	acl atomic.Uint32
 

@@ -406,11 +406,33 @@ func (t *Translator) Parent(g gfid.GFID) (gfid.GFID, bool) {
 	return parent, ok
 }
 
+// OtherParents are the directories of g's other names, for the marker.
+func (t *Translator) OtherParents(g gfid.GFID) (others []gfid.GFID) {
+	if in := t.table.findGFID(g); in == nil || !in.linked.Load() {
+		return nil
+	}
+	t.names(g, func(parent gfid.GFID, _ string) bool {
+		others = append(others, parent)
+		return true
+	})
+	return others
+}
+
 // anyName finds a name of the non-directory g by its gfid2path xattrs.
 func (t *Translator) anyName(g gfid.GFID) (parent gfid.GFID, base string, ok bool) {
+	t.names(g, func(p gfid.GFID, b string) bool {
+		parent, base, ok = p, b, true
+		return false
+	})
+	return parent, base, ok
+}
+
+// names calls found for the names of the non-directory g that its gfid2path
+// xattrs tell, until it returns false.
+func (t *Translator) names(g gfid.GFID, found func(parent gfid.GFID, base string) bool) {
 	keys, errno := brick.GFID2Paths(t.b.Handles(), brick.HandlePath(g))
 	if errno != 0 {
-		return parent, "", false
+		return // gone
 	}
 	var buf [gfid.TextLen + 1 + unix.NAME_MAX]byte
 	for _, key := range keys {
@@ -418,11 +440,10 @@ func (t *Translator) anyName(g gfid.GFID) (parent gfid.GFID, base string, ok boo
 		if errno != 0 {
 			continue
 		}
-		if parent, base, err := brick.ParseGFID2Path(buf[:n]); err == nil {
-			return parent, base, true
+		if parent, base, err := brick.ParseGFID2Path(buf[:n]); err == nil && !found(parent, base) {
+			return
 		}
 	}
-	return parent, "", false
 }
 
 // SetXtime writes g's xtime, for the marker, and hides the ctime this causes.
