@@ -111,6 +111,17 @@ func (t *table) findGFID(g gfid.GFID) *Inode {
 	return in
 }
 
+// pinGFID returns the inode with that GFID, pinned, nil if there is none.
+func (t *table) pinGFID(g gfid.GFID) *Inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	in := t.byGFID[g]
+	if in != nil {
+		in.pins++
+	}
+	return in
+}
+
 // seen is what a lookup or a creation learnt of an object.
 type seen struct {
 	gfid gfid.GFID

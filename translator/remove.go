@@ -13,22 +13,43 @@ import (
 
 // victim is what a name to be removed or replaced stands for.
 type victim struct {
-	in *Inode // pinned until release
-	st Attr   // as the brick has it
+	in    *Inode // pinned until release
+	links uint32 // of a non-directory, its handle's among them; set by count
 }
 
-// victimAt finds what name in parent stands for.
+// victimAt finds what name in parent stands for. The kernel has looked it up, so
+// its GFID alone tells as a rule.
 func (t *Translator) victimAt(parent *Inode, pfd int, name string) (v victim, errno syscall.Errno) {
-	if errno := brick.Statx(pfd, name, &v.st); errno != 0 {
+	g, errno := t.b.GFIDOf(pfd, name)
+	if errno == 0 {
+		if v.in = t.table.pinGFID(g); v.in != nil {
+			return v, 0
+		}
+	} else if errno != syscall.ENODATA {
 		return v, errno
 	}
-	st := v.st
+	var st Attr
+	if errno := brick.Statx(pfd, name, &st); errno != 0 {
+		return v, errno
+	}
 	v.in, errno = t.identify(parent, pfd, name, &st, false)
 	return v, errno
 }
 
+// count looks how many links v has. The caller holds v.in.mu, under which names
+// neither come nor go.
+func (t *Translator) count(v *victim) syscall.Errno {
+	if v.in.IsDir() {
+		return 0
+	}
+	var st Attr
+	errno := t.b.StatHandle(v.in.gfid, &st)
+	v.links = st.Nlink
+	return errno
+}
+
 // hasOneName reports whether a file has one name; its handle is another link.
-func (v *victim) hasOneName() bool { return !v.in.IsDir() && v.st.Nlink <= 2 }
+func (v *victim) hasOneName() bool { return !v.in.IsDir() && v.links <= 2 }
 
 // removing runs act, which takes the name of v in parent away, and notes what
 // that means: a file's last name makes it nameless, a directory's makes it gone.
@@ -107,8 +128,7 @@ func (t *Translator) remove(parent *Inode, name string, fop changelog.Fop, flags
 	}
 	v.in.mu.Lock()
 	defer v.in.mu.Unlock()
-	// Links may have come and gone since; under mu they can't.
-	if errno := brick.Statx(pfd, name, &v.st); errno != 0 {
+	if errno := t.count(&v); errno != 0 {
 		return errno
 	}
 	return t.act(r, func() syscall.Errno {
@@ -166,7 +186,7 @@ func (t *Translator) Rename(oldParent *Inode, oldName string, newParent *Inode, 
 			src.in.mu.Lock()
 			defer src.in.mu.Unlock()
 		}
-		if errno := brick.Statx(nfd, newName, &dst.st); errno != 0 {
+		if errno := t.count(&dst); errno != 0 {
 			return errno
 		}
 	}
