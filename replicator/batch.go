@@ -42,6 +42,8 @@ type touch struct {
 	old changelog.Name
 	// file says that held is no directory.
 	file bool
+	// obj is what the master was just seen to have there; nil if it is to be asked.
+	obj *object
 	// tries counts the rounds in which the slave could not do it yet.
 	tries int
 }
@@ -64,6 +66,11 @@ func (b *batch) touch(n changelog.Name, held gfid.GFID, old changelog.Name) {
 	}
 	t.old = old
 }
+
+// seen notes that the master was just seen to have o at the name touched last.
+// That need not be so when the batch is done, as no lookup's answer need: who
+// changes it records that.
+func (b *batch) seen(o object) { b.touches[len(b.touches)-1].obj = &o }
 
 // add takes over what a record tells.
 func (b *batch) add(r *changelog.Record) {

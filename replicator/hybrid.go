@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -152,6 +153,9 @@ func (h *hybrid) names(ctx context.Context, g gfid.GFID, fd int, bases []string,
 		same := ok && e.GFID == o.GFID && e.Attr.Type() == o.mode()&unix.S_IFMT
 		if !same {
 			b.touch(changelog.Name{Parent: g, Base: base}, o.GFID, changelog.Name{})
+			if h.blank {
+				b.seen(o)
+			}
 			b.records++
 		}
 		if !o.isDir() && o.Stat.Nlink > 2 {
@@ -232,10 +236,15 @@ func (h *hybrid) identify(g gfid.GFID, fd int, base string) (object, syscall.Err
 	if errno := brick.Statx(fd, base, &st); errno != 0 {
 		return object{}, errno
 	}
-	if _, _, errno := h.m.brick.Identify(fd, base, g, &st, &h.source); errno != 0 {
+	id, _, errno := h.m.brick.Identify(fd, base, g, &st, &h.source)
+	if errno != 0 {
 		return object{}, errno
 	}
-	return h.m.lookupAt(fd, base)
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink < 2 {
+		return h.m.lookupAt(fd, base)
+	}
+	// Identify has compared st with the handle, so it is that of id.
+	return object{GFID: id, Stat: st, at: time.Now()}, 0
 }
 
 // pipe runs crawl beside do: batches are found while the one before is sent.

@@ -119,7 +119,7 @@ func (f *Failure) Error() string {
 // look is a touched name and what the master has there.
 type look struct {
 	touch
-	obj   object
+	obj   object        // what the master has there
 	errno syscall.Errno // ENOENT: the name is free
 	body  *file         // what was sent along; nil after that
 	bulk  *bulkFile     // the large file whose end this is
@@ -204,7 +204,11 @@ func (p *pass) lookup(ctx context.Context, todo []touch) ([]*look, error) {
 			for i := from; i < min(from+part, len(todo)); i++ {
 				l := &store[i]
 				l.touch = todo[i]
-				l.obj, l.errno = p.m.lookup(l.name)
+				if l.touch.obj != nil && l.tries == 0 {
+					l.obj = *l.touch.obj
+				} else {
+					l.obj, l.errno = p.m.lookup(l.name)
+				}
 				looks[i] = l
 			}
 			return ctx.Err()
