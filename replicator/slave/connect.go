@@ -42,6 +42,19 @@ func Connect(ctx context.Context, stream io.ReadWriteCloser, master *brick.Brick
 }
 
 func connect(ctx context.Context, sc *streamConn, master *brick.Brick, o Options) (*Client, error) {
+	c, err := newClient(sc, master, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.hello(ctx, o); err != nil {
+		c.conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// newClient is a client that has not said hello.
+func newClient(sc *streamConn, master *brick.Brick, o Options) (*Client, error) {
 	alive := o.Keepalive
 	if alive == 0 {
 		alive = defaultKeepalive
@@ -63,12 +76,7 @@ func connect(ctx context.Context, sc *streamConn, master *brick.Brick, o Options
 	if err != nil {
 		return nil, fmt.Errorf("slave: connect: %w", err)
 	}
-	c := &Client{shell: o.Shell, master: master, conn: conn, stream: sc, wire: NewWireClient(conn)}
-	if err := c.hello(ctx, o); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return c, nil
+	return &Client{shell: o.Shell, master: master, conn: conn, stream: sc, wire: NewWireClient(conn)}, nil
 }
 
 // fail makes an error of gRPC one of ours; nil stays nil.

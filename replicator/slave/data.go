@@ -196,26 +196,19 @@ func (t *tree) renew(g gfid.GFID, st *unix.Statx_t, names []Name, keep bool, r r
 		tmp.unlink()
 		return f
 	}
-	var kept inode
 	if keep {
 		base := g.String()
 		if len(names) > 0 {
 			base = names[0].Base
 		}
-		kept = inode{t.conflicts, conflictName(base)}
-		if errno := h.link(kept); errno != 0 {
+		kept, f := t.keep(h, st, base)
+		if f != nil {
 			tmp.unlink()
-			return failed(errno, "link to the conflicts")
+			return f
 		}
 		res.Conflict = kept.name
 	}
-	if f := t.swapIn(g, tmp, names); f != nil {
-		return f
-	}
-	if keep {
-		return failed(t.disown(kept), "xattrs of a conflict")
-	}
-	return nil
+	return t.swapIn(g, tmp, names, keep)
 }
 
 // makeInode makes the regular file tmp as g's new inode. Its GFID comes last.
@@ -266,8 +259,8 @@ func finishRegular(i inode, g gfid.GFID, names []Name, r renewal, res *Result) *
 }
 
 // swapIn makes tmp, a complete inode of g, be what names and then g's handle are
-// links to.
-func (t *tree) swapIn(g gfid.GFID, tmp inode, names []Name) *fault {
+// links to. With keep the old inode lives on and must not seem ours.
+func (t *tree) swapIn(g gfid.GFID, tmp inode, names []Name, keep bool) *fault {
 	for _, n := range names {
 		d, f := t.parent(n)
 		if f != nil {
@@ -287,7 +280,14 @@ func (t *tree) swapIn(g gfid.GFID, tmp inode, names []Name) *fault {
 			return failed(errno, "replace "+quote(n.Base))
 		}
 	}
-	return failed(tmp.rename(t.handle(g), 0), "handle")
+	h := t.handle(g)
+	if keep {
+		// Before the handle goes: after a crash recover finds both by it.
+		if errno := t.disown(h); errno != 0 {
+			return failed(errno, "xattrs of a conflict")
+		}
+	}
+	return failed(tmp.rename(h, 0), "handle")
 }
 
 // begin does Begin.

@@ -50,11 +50,8 @@ func (c *Client) hello(ctx context.Context, o Options) error {
 	if err != nil {
 		return c.fail("connect", err)
 	}
-	if r.Refusal != 0 {
-		if int(r.Refusal) < len(refusals) {
-			return fmt.Errorf("slave: connect: %w: %s", refusals[r.Refusal], r.Why)
-		}
-		return fmt.Errorf("slave: connect: refused: %s", r.Why)
+	if err := refusal(r); err != nil {
+		return fmt.Errorf("slave: connect: %w", err)
 	}
 	id, err := uuid.FromBytes(r.Slave)
 	if err != nil {
@@ -65,6 +62,17 @@ func (c *Client) hello(ctx context.Context, o Options) error {
 		Namespaces: r.Namespaces, Unset: string(r.Unset), Confined: r.Confined,
 	}
 	return nil
+}
+
+// refusal is the error that r tells of; nil if it is a welcome.
+func refusal(r *WireWelcome) error {
+	switch {
+	case r.Refusal == 0:
+		return nil
+	case int(r.Refusal) < len(refusals):
+		return fmt.Errorf("%w: %s", refusals[r.Refusal], r.Why)
+	}
+	return fmt.Errorf("refused: %s", r.Why)
 }
 
 // bootID is the same for all that run under one kernel, "" if unknown.

@@ -262,16 +262,14 @@ func (t *tree) renameFile(op *Op, i, from inode, res *Result) *fault {
 	if f := addPath(i, op.Name); f != nil {
 		return f
 	}
-	if o.g == op.GFID {
-		// rename(2) does nothing when both are names of one inode.
-		f = failed(from.unlink(), "unlink "+quote(op.Old.Base))
-	} else {
-		f = t.supplant(from, d.at(op.Name.Base), op.Name, &o, res)
-	}
-	if f != nil {
+	if f := t.removePath(op.GFID, op.Old); f != nil {
 		return f
 	}
-	return t.removePath(op.GFID, op.Old)
+	if o.g == op.GFID {
+		// rename(2) does nothing when both are names of one inode.
+		return failed(from.unlink(), "unlink "+quote(op.Old.Base))
+	}
+	return t.supplant(from, d.at(op.Name.Base), op.Name, &o, res)
 }
 
 // renameDir moves the directory g, which the caller has seen, to the name n.

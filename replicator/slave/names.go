@@ -133,7 +133,7 @@ func (t *tree) nameFile(g gfid.GFID, n Name, res *Result) *fault {
 		return f
 	}
 	defer t.dirs.release(d)
-	// First the xattr, then the name: one too many is harmless, see names.
+	// First the xattr, then the name: a crash in between is followed by a replay.
 	if f := addPath(t.handle(g), n); f != nil {
 		return f
 	}
@@ -170,13 +170,10 @@ func (t *tree) supplant(from, to inode, n Name, o *occupant, res *Result) *fault
 	case o.free:
 		return failed(from.rename(to, unix.RENAME_NOREPLACE), "rename to "+quote(n.Base))
 	case !o.foreign && !isDir(&o.st):
-		if f := t.unname(o.g, &o.st, res); f != nil {
+		if f := t.unname(o.g, &o.st, n, res); f != nil {
 			return f
 		}
-		if errno := from.rename(to, 0); errno != 0 {
-			return failed(errno, "rename over "+quote(n.Base))
-		}
-		return t.removePath(o.g, n)
+		return failed(from.rename(to, 0), "rename over "+quote(n.Base))
 	}
 	if errno := from.rename(to, unix.RENAME_EXCHANGE); errno != 0 {
 		return failed(errno, "exchange "+quote(n.Base))
@@ -195,23 +192,23 @@ func (t *tree) dispose(i inode, n Name, o *occupant, res *Result) *fault {
 		res.Displaced = o.g
 		return t.orphan(o.g, i)
 	}
-	if f := t.unname(o.g, &o.st, res); f != nil {
+	if f := t.unname(o.g, &o.st, n, res); f != nil {
 		return f
 	}
-	if errno := i.unlink(); errno != 0 {
-		return failed(errno, "unlink what was "+quote(n.Base))
-	}
-	return t.removePath(o.g, n)
+	return failed(i.unlink(), "unlink what was "+quote(n.Base))
 }
 
-// unname is called before the non-directory g, with st, loses a name: if that is
-// the last one, the orphans get a note of it, so that it can be found.
-func (t *tree) unname(g gfid.GFID, st *unix.Statx_t, res *Result) *fault {
+// unname is called before the non-directory g, with st, loses the name n, lest a
+// crash leave an xattr of a name that nobody asks for again. If it is the last
+// name, the orphans get a note, so that g can be found.
+func (t *tree) unname(g gfid.GFID, st *unix.Statx_t, n Name, res *Result) *fault {
 	res.Displaced = g
-	if st.Nlink > 2 {
-		return nil
+	if st.Nlink <= 2 {
+		if f := t.note(g); f != nil {
+			return f
+		}
 	}
-	return t.note(g)
+	return t.removePath(g, n)
 }
 
 // note notes among the orphans that the non-directory g has no name.
@@ -263,7 +260,7 @@ func (t *tree) nameDir(g gfid.GFID, from inode, n Name, res *Result) *fault {
 // could make it seem ours. It returns its name there, which ends in base.
 func (t *tree) aside(i inode, base string) (string, *fault) {
 	for {
-		name := conflictName(base)
+		name := conflictName(time.Now(), base)
 		kept := inode{t.conflicts, name}
 		errno := i.rename(kept, unix.RENAME_NOREPLACE)
 		if errno == syscall.EEXIST {
@@ -276,10 +273,27 @@ func (t *tree) aside(i inode, base string) (string, *fault) {
 	}
 }
 
-// conflictName is a fresh name for what lost the name base.
-func conflictName(base string) string {
-	name := time.Now().UTC().Format("20060102T150405.000000000-") + base
+// conflictName is a name for what lost the name base at the time t.
+func conflictName(t time.Time, base string) string {
+	name := t.UTC().Format("20060102T150405.000000000-") + base
 	return name[:min(len(name), 255)]
+}
+
+// keep links the file i, which others changed, to the conflicts. Its name there
+// has the time of the change, so that it is kept once however often that is
+// tried.
+func (t *tree) keep(i inode, st *unix.Statx_t, base string) (inode, *fault) {
+	for at := time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)); ; at = at.Add(1) {
+		kept := inode{t.conflicts, conflictName(at, base)}
+		errno := i.link(kept)
+		if errno != syscall.EEXIST {
+			return kept, failed(errno, "link to the conflicts")
+		}
+		var there unix.Statx_t
+		if errno := kept.statx(&there); errno != 0 || sameInode(st, &there) {
+			return kept, failed(errno, "look at a conflict")
+		}
+	}
 }
 
 // disown removes the xattrs that make i ours.

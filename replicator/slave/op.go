@@ -1,6 +1,7 @@
 package slave
 
 import (
+	"fmt"
 	"syscall"
 
 	"github.com/georep/georep/brick/gfid"
@@ -110,6 +111,9 @@ type Time struct {
 	Sec  int64
 	Nsec uint32
 }
+
+// String is seconds with nanoseconds behind a dot.
+func (t Time) String() string { return fmt.Sprintf("%d.%09d", t.Sec, t.Nsec) }
 
 // IsZero reports whether t is the zero Time, which in Meta means leave as it is.
 func (t Time) IsZero() bool { return t == Time{} }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
@@ -56,6 +57,12 @@ type inodeN struct{ dev, ino uint64 }
 // the error wraps one of the refusals. created: it was an empty directory.
 func admit(root string, c claim, log *slog.Logger) (t *tree, created bool, err error) {
 	root, err = filepath.EvalSymlinks(root)
+	if err == nil {
+		var st os.FileInfo
+		if st, err = os.Stat(root); err == nil && !st.IsDir() {
+			err = &os.PathError{Op: "open", Path: root, Err: syscall.ENOTDIR}
+		}
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", ErrNotSlave, err)
 	}
@@ -169,6 +176,12 @@ func checkEmpty(root string) error {
 		// brick.Create makes handle directories and georep's own, no more.
 		if n := e.Name(); n != keptDir && (len(n) != 2 || strings.Trim(n, "0123456789abcdef") != "") {
 			return fmt.Errorf("%w: %q is a brick already, it has %s/%s", ErrNotSlave, root, brick.Dir, n)
+		}
+	}
+	// A mount leaves these.
+	for _, n := range []string{"intents", "writers"} {
+		if _, err := os.Lstat(filepath.Join(root, brick.Dir, keptDir, n)); err == nil {
+			return fmt.Errorf("%w: %q has been mounted as a brick", ErrNotSlave, root)
 		}
 	}
 	return nil

@@ -153,8 +153,9 @@ func (t *tree) isAt(g gfid.GFID, p place) bool {
 	return errno == 0 && got == g
 }
 
-// recoverPut ends what renew began: a new inode that has a name already gets the
-// others and the handle, one that has none is given up.
+// recoverPut ends what renew began: a new inode that has a name already, or whose
+// forerunner is not ours any more, gets the other names and the handle; else it
+// is given up.
 func (t *tree) recoverPut(name string) (bool, *fault) {
 	text, ok := strings.CutPrefix(name, putPrefix)
 	if !ok {
@@ -166,17 +167,21 @@ func (t *tree) recoverPut(name string) (bool, *fault) {
 		return true, failed(errno, "stat")
 	}
 	g, err := gfid.Parse(text)
-	if err != nil || st.Nlink < 2 {
+	if err != nil || st.Nlink < 2 && t.isObject(g) {
 		return true, failed(tmp.unlink(), "unlink")
 	}
-	var names []Name
-	if errno := t.brick.StatHandle(g, &old); errno == 0 {
-		// Those that have the old inode still.
-		if names, errno = t.names(g, &old); errno != 0 {
-			return true, failed(errno, "names")
-		}
+	errno := t.brick.StatHandle(g, &old)
+	if errno == syscall.ENOENT {
+		return true, t.swapIn(g, tmp, nil, false)
 	}
-	return true, t.swapIn(g, tmp, names)
+	var names []Name // those that have the old inode still
+	if errno == 0 {
+		names, errno = t.names(g, &old)
+	}
+	if errno != 0 {
+		return true, failed(errno, "names")
+	}
+	return true, t.swapIn(g, tmp, names, true)
 }
 
 func (t *tree) recoverRest(name string) (bool, *fault) { return true, t.clear(inode{t.tmp, name}) }

@@ -25,6 +25,8 @@ func (t *tree) unlink(op *Op, res *Result) *fault {
 	switch {
 	case errno != 0:
 		return failed(errno, "look at "+quote(op.Name.Base))
+	case o.free && op.Gone && !op.GFID.IsZero():
+		return t.finishGone(op.GFID, res)
 	case o.free:
 		return nil
 	case o.g != op.GFID:
@@ -45,15 +47,17 @@ func (t *tree) unlink(op *Op, res *Result) *fault {
 	case op.Gone && o.st.Nlink <= 2:
 		return t.unlinkLast(op.GFID, &o.st, i, op.Name.Base, res)
 	}
-	if o.st.Nlink <= 2 {
-		if f := t.unname(op.GFID, &o.st, res); f != nil {
-			return f
-		}
+	var lost Result
+	if f := t.unname(op.GFID, &o.st, op.Name, &lost); f != nil {
+		return f
 	}
 	if errno := i.unlink(); errno != 0 && errno != syscall.ENOENT {
 		return failed(errno, "unlink "+quote(op.Name.Base))
 	}
-	return t.removePath(op.GFID, op.Name)
+	if o.st.Nlink <= 2 {
+		res.Displaced = op.GFID
+	}
+	return nil
 }
 
 // rmdir destroys the directory g at i if it is empty.
@@ -67,6 +71,32 @@ func (t *tree) rmdir(g gfid.GFID, i inode) (done bool, f *fault) {
 	}
 	t.dirs.forget(g)
 	return true, t.dropHandle(g)
+}
+
+// finishGone ends what an unlink of the last name of g began before a crash: the
+// handle goes if it is all there is.
+func (t *tree) finishGone(g gfid.GFID, res *Result) *fault {
+	i, st, d, f := t.find(g)
+	defer t.dirs.release(d)
+	switch {
+	case f == nil && d == nil && st.Nlink == 1:
+		t.unnote(g)
+		return t.drop(g, i, st, res)
+	case f != nil && f.errno == syscall.ENOENT: // of a directory that is nowhere
+		return t.dropHandle(g)
+	}
+	return nil
+}
+
+// drop destroys the nameless non-directory g, or moves it to the conflicts if
+// others changed it.
+func (t *tree) drop(g gfid.GFID, h inode, st *unix.Statx_t, res *Result) *fault {
+	if isRegular(st) && readLeft(h).changed(st) {
+		var f *fault
+		res.Conflict, f = t.aside(h, g.String())
+		return f
+	}
+	return t.dropHandle(g)
 }
 
 func (t *tree) dropHandle(g gfid.GFID) *fault {
@@ -119,18 +149,13 @@ func (t *tree) destroy(op *Op, res *Result) *fault {
 		return failed(syscall.EBUSY, "it has the name "+quote(names[0].Base)+" in "+names[0].Parent.String())
 	}
 	h := t.handle(g)
-	changed := isRegular(&st) && readLeft(h).changed(&st)
 	t.unnote(g)
-	if st.Nlink > 1 {
-		// Others gave it names that we know nothing of: it becomes theirs.
-		if errno := t.disown(h); errno != 0 {
-			return failed(errno, "xattrs")
-		}
+	if st.Nlink == 1 {
+		return t.drop(g, h, &st, res)
 	}
-	if changed && st.Nlink == 1 {
-		var f *fault
-		res.Conflict, f = t.aside(h, g.String())
-		return f
+	// Others gave it names that we know nothing of: it becomes theirs.
+	if errno := t.disown(h); errno != 0 {
+		return failed(errno, "xattrs")
 	}
 	return t.dropHandle(g)
 }

@@ -33,6 +33,12 @@ type pairOf struct {
 var oneMaster *brick.Brick
 
 func TestMain(m *testing.M) {
+	if root := os.Getenv(crashRoot); root != "" {
+		crashChild(root, os.Getenv(crashMaster))
+	}
+	if root := os.Getenv(confineRoot); root != "" {
+		confineChild(root)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "georep-master-")
 		if err == nil {
@@ -46,6 +52,17 @@ func TestMain(m *testing.M) {
 		defer oneMaster.Close()
 		return m.Run()
 	}())
+}
+
+// newMaster is one that a test may change.
+func newMaster(t *testing.T) *brick.Brick {
+	t.Helper()
+	m, err := brick.Create(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
 }
 
 func newPair(t *testing.T) *pairOf {
@@ -289,6 +306,8 @@ func wantErrno(t *testing.T, what string, r Result, want syscall.Errno) {
 		t.Errorf("%s: %v (%s), want %v", what, r.Errno, r.Detail, want)
 	}
 }
+
+const tenSeconds = 10 * time.Second
 
 func contextFor(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)

@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 // connection that a listener of ours accepts, so that no port is guessed and a
 // link can be cut.
 type sshHost struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	addr     transport.Address
 	options  transport.Options
@@ -68,7 +68,7 @@ type sshHost struct {
 
 // newHost starts a host whose key for us has the options in front of it, such as
 // restrict,command="…".
-func newHost(t *testing.T, slaveDir, keyOptions string) *sshHost {
+func newHost(t testing.TB, slaveDir, keyOptions string) *sshHost {
 	t.Helper()
 	h := &sshHost{t: t, dir: t.TempDir()}
 	h.makeHostKey()
@@ -124,7 +124,7 @@ func (h *sshHost) makeHostKey() { h.hostKey = writeKey(h.t, h.file("host")) }
 func (h *sshHost) fingerprint() string { return ssh.FingerprintSHA256(h.hostKey) }
 
 // writeKey makes a key pair, its private half in file.
-func writeKey(t *testing.T, file string) ssh.PublicKey {
+func writeKey(t testing.TB, file string) ssh.PublicKey {
 	t.Helper()
 	pub, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

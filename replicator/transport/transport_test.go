@@ -165,7 +165,7 @@ func TestConnectionEnds(t *testing.T) {
 }
 
 // session is a client of an agent behind a real sshd, as georep makes it.
-func session(t *testing.T, h *sshHost, m *brick.Brick, agent string) (*slave.Client, error) {
+func session(t testing.TB, h *sshHost, m *brick.Brick, agent string) (*slave.Client, error) {
 	t.Helper()
 	conn := h.mustDial()
 	shell, err := conn.Shell()
@@ -186,7 +186,7 @@ func session(t *testing.T, h *sshHost, m *brick.Brick, agent string) (*slave.Cli
 	return c, err
 }
 
-func newBrick(t *testing.T) *brick.Brick {
+func newBrick(t testing.TB) *brick.Brick {
 	t.Helper()
 	m, err := brick.Create(t.TempDir())
 	if err != nil {
