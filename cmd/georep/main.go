@@ -23,6 +23,7 @@ var families = []func() *cobra.Command{
 	newRshCommand,
 	newBrickCommand,
 	newChangelogCommand,
+	newBenchCommand,
 	newVersionCommand,
 }
 
