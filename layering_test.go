@@ -45,7 +45,7 @@ var testArrows = map[string][]string{
 	"fusefs":               {"brick", "brick/gfid", "changelog", "marker"}, // what a mount left on its brick
 	"replicator":           {"*"},                                          // a real mount and a real connection between real sides
 	"replicator/slave":     {"replicator/transport"},
-	"replicator/transport": {"replicator/slave"},
+	"replicator/transport": {"replicator/slave", "brick", "brick/gfid"}, // an agent behind a real sshd, and its master
 	"replicator/daemon":    {"*"},
 	"replicator/console":   {"*"},
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"sync"
 	"syscall"
 
 	"github.com/zeebo/blake3"
@@ -43,8 +44,10 @@ func HashFile(fd int) Hash {
 	}
 	a := attrOfStat(&st)
 	h := Hash{Size: a.Size, Mtime: a.Mtime, Ctime: a.Ctime}
-	d := blake3.New()
-	if errno := hashBlocks(d, fd, a.Size, a.Blocks*512 < a.Size); errno != 0 {
+	d := hashers.Get().(*hasher)
+	defer hashers.Put(d)
+	d.Reset()
+	if errno := d.blocks(fd, a.Size, a.Blocks*512 < a.Size); errno != 0 {
 		return Hash{Errno: errno}
 	}
 	var number [8]byte
@@ -60,10 +63,21 @@ func HashFile(fd int) Hash {
 	return h
 }
 
-// hashBlocks writes to d the blocks of fd that are not all zeros. sparse: it has
-// holes worth looking for.
-func hashBlocks(d io.Writer, fd int, size int64, sparse bool) syscall.Errno {
-	buf := make([]byte, 16*hashBlock)
+// hasher is what hashing a file takes.
+type hasher struct {
+	*blake3.Hasher
+	buf []byte
+}
+
+// hashers are kept for the next file: most are small, and a hasher is not.
+var hashers = sync.Pool{New: func() any {
+	return &hasher{blake3.New(), make([]byte, 4*hashBlock)}
+}}
+
+// blocks hashes the blocks of fd that are not all zeros. sparse: it has holes
+// worth looking for.
+func (d *hasher) blocks(fd int, size int64, sparse bool) syscall.Errno {
+	buf := d.buf
 	for off := int64(0); off < size; {
 		end := size
 		if sparse {
@@ -84,15 +98,15 @@ func hashBlocks(d io.Writer, fd int, size int64, sparse bool) syscall.Errno {
 			if err != nil && err != io.ErrUnexpectedEOF {
 				return errnoOf(err)
 			}
-			hashRun(d, buf[:n], off/hashBlock)
+			d.run(buf[:n], off/hashBlock)
 			off += (int64(n) + hashBlock - 1) / hashBlock * hashBlock
 		}
 	}
 	return 0
 }
 
-// hashRun writes the blocks in b, the first of which has the number block.
-func hashRun(d io.Writer, b []byte, block int64) {
+// run hashes the blocks in b, the first of which has the number block.
+func (d *hasher) run(b []byte, block int64) {
 	var number [8]byte
 	for len(b) > 0 {
 		part := b[:min(hashBlock, len(b))]
