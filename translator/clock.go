@@ -16,6 +16,7 @@ import (
 // file systems); before, only when a timer tick lies between.
 type fileClock struct {
 	coarse bool
+	last   int64 // the time of day when last looked at, unix seconds; see noteClock
 }
 
 // tick is the longest a coarse file clock may stand still.

@@ -23,6 +23,9 @@ const (
 	intentSlots    = 64
 	intentSlotSize = 2048
 	intentHeader   = 8
+	// owingAt is where behind the slots the moment stands that owing tells.
+	owingAt     = intentSlots * intentSlotSize
+	intentsSize = owingAt + 4096
 )
 
 // intents hands out slots. It is safe for concurrent use; with all slots taken
@@ -39,7 +42,7 @@ type intents struct {
 // Bytes that are no intent are an error, unless the last process ended with a
 // loss of power, which leaves anything: then their slots are counted in bad.
 func openIntents(path string, lostPower bool) (in *intents, left [][]changelog.Record, bad int, err error) {
-	m, err := openMapped(path, intentSlots*intentSlotSize)
+	m, err := openMapped(path, intentsSize)
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("translator: intents: %w", err)
 	}
@@ -128,6 +131,19 @@ func (in *intents) clear() {
 			atomic.StoreUint64((*uint64)(unsafe.Pointer(&in.m.mem[i*intentSlotSize])), 0)
 		}
 	})
+}
+
+// owing is the moment, unix seconds, since when changes may have neither a record
+// nor an xtime on the brick, because one or both could not be written; 0 if all
+// have. It outlives this process, and needs no space on a full disk.
+func (in *intents) owing() (at int64) {
+	in.m.do(func() { at = int64(binary.NativeEndian.Uint64(in.m.mem[owingAt:])) })
+	return at
+}
+
+func (in *intents) setOwing(at int64) {
+	// A brick whose disk is gone is not stopped cleanly, and swept for that.
+	in.m.do(func() { atomic.StoreUint64((*uint64)(unsafe.Pointer(&in.m.mem[owingAt])), uint64(at)) })
 }
 
 func (in *intents) close() error { return in.m.close() }

@@ -28,11 +28,24 @@ type life struct {
 	Began int64 `json:"began"`
 	// Clean is set by a clean stop.
 	Clean bool `json:"clean"`
+	// Unrecorded says that no changelog was kept.
+	Unrecorded bool `json:"unrecorded,omitempty"`
+	// Pending, unix seconds, is set while changes since then may have neither a
+	// record nor an xtime, from before the brick shows that there is a gap until
+	// a sweep has found them.
+	Pending int64 `json:"pending,omitempty"`
+	// Turned, unix seconds, is how far back the clock was set while it lasted, 0
+	// if it was not: no stamp and no ctime before that is to be relied on.
+	Turned int64 `json:"turned,omitempty"`
 
 	here place
-	// durable is when, in unix seconds, the changelogs were last known to be
-	// durable; see durableStamp.
-	durable int64
+}
+
+// pendSince adds that changes since at may be lost.
+func (l *life) pendSince(at int64) {
+	if at = max(at, 1); l.Pending == 0 || at < l.Pending {
+		l.Pending = at
+	}
 }
 
 // place is where a brick is served now.
@@ -71,12 +84,24 @@ func readLife(b *brick.Brick) (l life, err error) {
 	return l, nil
 }
 
-func beginLife(b *brick.Brick) error {
-	here, err := placeOf(b)
-	if err != nil {
-		return err
+// beginLife starts the life after last.
+func (t *Translator) beginLife(last life) error {
+	t.life = life{Boot: last.here.boot, Mount: last.here.mount, Began: time.Now().Unix(), Unrecorded: t.full == nil, Pending: last.Pending}
+	t.clock.last = t.life.Began
+	return writeLife(t.b, t.life)
+}
+
+// noteClock notes that the clock was set back, which makes changes look older
+// than slices sealed before them.
+func (t *Translator) noteClock() {
+	now := time.Now().Unix()
+	if now < t.clock.last-1 && (t.life.Turned == 0 || now < t.life.Turned) {
+		t.life.Turned = now
+		if err := writeLife(t.b, t.life); err != nil {
+			t.opts.Logger.Error("clock set back, and not noted for the case of power loss", "err", err)
+		}
 	}
-	return writeLife(b, life{Boot: here.boot, Mount: here.mount, Began: time.Now().Unix()})
+	t.clock.last = now
 }
 
 // endLife notes a clean stop. What it says must not be durable before all else
@@ -93,15 +118,29 @@ func endLife(b *brick.Brick) error {
 	return writeLife(b, l)
 }
 
+// writeLife is durable when it returns: a life that a loss of power turns back
+// into the clean one before it would hide that loss.
 func writeLife(b *brick.Brick, l life) error {
 	data, err := json.Marshal(l)
 	if err == nil {
 		err = renameio.WriteFile(lifePath(b), append(data, '\n'), 0o600)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(lifePath(b)))
+	}
 	if err != nil {
 		return fmt.Errorf("translator: %w", err)
 	}
 	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 func placeOf(b *brick.Brick) (p place, err error) {

@@ -16,6 +16,7 @@ type leftovers struct {
 	intents [][]changelog.Record
 	writers []member
 	orphans []member
+	owing   int64 // see intents.owing
 }
 
 // recover records what a killed process could not.
@@ -41,6 +42,12 @@ func (t *Translator) recover(left leftovers) error {
 		t.orphaned.remove(m.slot)
 	}
 	if n := len(left.intents) + len(left.writers) + len(left.orphans); n > 0 {
+		if t.full != nil {
+			// These changes are older than this life, and what a later sweep looks for.
+			if err := t.full.Sync(); err != nil {
+				return err
+			}
+		}
 		t.opts.Logger.Info("recovered from an unclean stop", "intents", len(left.intents), "writers", len(left.writers), "nameless", len(left.orphans))
 	}
 	return nil

@@ -1,7 +1,9 @@
 package translator
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -12,43 +14,156 @@ import (
 	"github.com/georep/georep/changelog"
 )
 
-// sweepMargin is how far before the last durable stamp a sweep begins: the
-// stamps are in seconds, and the clock of the file system may lag.
+// sweepMargin is how far before the last moment that is known to be recorded a
+// sweep begins: that is in seconds, and the clock of the file system may lag.
 const sweepMargin = 10 * time.Second
 
-// sweep touches, after a loss of power, everything that changed since the last
-// slice that is known to be durable: the file system may have kept changes whose
-// records it lost. Readers of the changelog see the new HTIME file, and crawl by
-// xtime, which then leads them to all of it.
+// lostWindow is for how long a file system may keep a change to itself: the
+// kernel writes what is dirty after half a minute, and a busy disk takes longer.
+const lostWindow = 10 * time.Minute
+
+// findLosses decides since when changes may be neither recorded nor touched, and
+// notes it durably before the brick is changed so that it no longer shows.
+func (t *Translator) findLosses(last *life, owing int64) error {
+	was := last.Pending
+	if last.lostPower() {
+		at, err := t.durableStamp()
+		if err != nil {
+			return err
+		}
+		last.pendSince(max(at, last.Began))
+		if last.Turned != 0 {
+			last.pendSince(last.Turned)
+		}
+	}
+	if last.Boot != "" && !last.Clean {
+		if owing != 0 {
+			last.pendSince(owing)
+		}
+		if last.Unrecorded {
+			last.pendSince(last.Began) // the marks of its last second died with it
+		}
+	}
+	if last.Pending == was {
+		return nil
+	}
+	return writeLife(t.b, *last)
+}
+
+// sweep touches everything that changed since last.Pending: after a loss of power
+// the file system may have kept changes whose records it lost, and a full disk
+// may have taken neither record nor xtime. Readers of the changelog see the new
+// HTIME file, and crawl by xtime, which then leads them to all of it.
+//
+// What the changelogs of the last minutes name is touched too: of that the file
+// system may have lost the change, and not the record.
 func (t *Translator) sweep(last life) error {
-	since := time.Unix(max(last.Began, last.durable), 0)
-	since = since.Add(-sweepMargin)
-	t.opts.Logger.Warn("the brick was not stopped cleanly and its file system was mounted anew: changes may be unrecorded, looking for them by ctime", "since", since.UTC())
-	if t.marker == nil {
-		return nil // the new HTIME tells of the gap; no xtime is kept to raise
+	since := time.Unix(last.Pending, 0).Add(-sweepMargin)
+	t.opts.Logger.Warn("changes may be unrecorded since the brick was not stopped cleanly, looking for them by ctime", "since", since.UTC())
+	if err := t.touchRecorded(since.Add(-lostWindow).Unix()); err != nil {
+		return err
 	}
 	s := sweeper{t: t, since: since.UnixNano()}
 	if errno := s.dir(t.b.Root(), gfid.Root); errno != 0 {
 		return fmt.Errorf("translator: sweep %q: %w", t.b.Path(), errno)
 	}
 	t.opts.Logger.Info("sweep done", "seen", s.seen, "touched", s.touched)
-	return t.marker.Flush()
+	if err := t.marker.Flush(); err != nil {
+		return err
+	}
+	// Or the next loss of power undoes it, and the next sweep begins later.
+	if err := unix.Syncfs(t.b.Root()); err != nil {
+		return fmt.Errorf("translator: syncfs %q: %w", t.b.Path(), err)
+	}
+	return nil
 }
 
-// durableStamp is the stamp of the newest slice in the index, 0 if there is none.
-// A slice is synced before it is sealed, so all older changes are in changelogs
-// that a loss of power did not harm. It is read before the log is opened, which
-// seals what the last process left.
-func (t *Translator) durableStamp() (int64, error) {
+// durableStamp is a moment up to which all changes are in changelogs that a loss
+// of power did not harm; 0 if there is none. A slice is synced before it is in
+// the index, and has all that was seen to change before it began to be sealed,
+// which is after the end of the one before it: that is the moment. It is read
+// before the log is opened, which seals what the last process left.
+func (t *Translator) durableStamp() (at int64, err error) {
 	h, err := changelog.OpenHistory(t.logDir())
 	if err != nil {
 		return 0, err
 	}
-	spans := h.Spans()
-	if len(spans) == 0 {
+	if len(h.Spans()) == 0 {
 		return 0, nil
 	}
-	return spans[len(spans)-1].End, nil
+	i := len(h.Spans()) - 1
+	sealed, err := h.Slices(i)
+	if err != nil {
+		return 0, err
+	}
+	at = h.Spans()[i].Start
+	last := at
+	for s := range sealed {
+		if s.Indexed {
+			at, last = last, s.Stamp
+		}
+	}
+	return at, nil
+}
+
+// touchRecorded touches what the changelogs sealed since a moment name.
+func (t *Translator) touchRecorded(since int64) error {
+	h, err := changelog.OpenHistory(t.logDir())
+	if err != nil {
+		return err
+	}
+	for i := range h.Spans() {
+		sealed, err := h.Slices(i)
+		if err != nil {
+			return err
+		}
+		for s := range sealed {
+			if s.Stamp >= since && !s.Empty {
+				if err := t.touchSlice(s); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// touchSlice touches what one changelog names. One that is damaged, or was
+// removed to make room, tells what it can.
+func (t *Translator) touchSlice(s changelog.Sealed) error {
+	err := changelog.ParseFile(s.Path, func(r *changelog.Record) error { t.touchRecord(r); return nil })
+	var bad *changelog.ParseError
+	if errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist) {
+		t.opts.Logger.Warn("changelog not read to its end", "err", err)
+		return nil
+	}
+	return err
+}
+
+// retouch touches what the last sealed changelog of a dead process names: its
+// last records came after the flush of xtimes that went before the seal.
+func (t *Translator) retouch(last life) error {
+	if t.marker == nil || last.Boot == "" || last.Clean {
+		return nil
+	}
+	h, err := changelog.OpenHistory(t.logDir())
+	if err != nil || len(h.Spans()) == 0 {
+		return err
+	}
+	sealed, err := h.Slices(len(h.Spans()) - 1)
+	if err != nil {
+		return err
+	}
+	var newest changelog.Sealed
+	for s := range sealed {
+		if !s.Empty {
+			newest = s
+		}
+	}
+	if newest.Path == "" {
+		return nil
+	}
+	return t.touchSlice(newest)
 }
 
 // sweeper walks the whole brick.

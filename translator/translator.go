@@ -85,6 +85,8 @@ type Translator struct {
 	writing   writingSet
 	cold      atomic.Bool // the kernel refused passthrough
 	delPaths  atomic.Bool // Options.CaptureDelPath as it is now
+	debt      debt
+	life      life // as on the brick; after start, for the goroutine that scans
 }
 
 // noLog records nothing. No inode is ever marked as recorded in its slice 0,
@@ -134,17 +136,20 @@ func (t *Translator) start() error {
 	if err != nil {
 		return err
 	}
-	if last.durable, err = t.durableStamp(); err != nil {
+	left, err := t.openShared(last.lostPower())
+	if err != nil {
+		return err
+	}
+	if err := t.findLosses(&last, left.owing); err != nil {
 		return err
 	}
 	if err := t.openMarker(); err != nil {
 		return err
 	}
-	if err := t.openLog(last); err != nil {
+	if err := t.retouch(last); err != nil {
 		return err
 	}
-	left, err := t.openShared(last.lostPower())
-	if err != nil {
+	if err := t.openLog(last); err != nil {
 		return err
 	}
 	// Before anything else is recorded: until this succeeds the brick goes on
@@ -152,12 +157,17 @@ func (t *Translator) start() error {
 	if err := t.recover(left); err != nil {
 		return err
 	}
-	if last.lostPower() && t.full != nil {
+	if last.Pending != 0 && t.full != nil && t.marker != nil {
 		if err := t.sweep(last); err != nil {
 			return err
 		}
+		last.Pending = 0
 	}
-	return beginLife(t.b)
+	if err := t.beginLife(last); err != nil {
+		return err
+	}
+	t.clearOwing()
+	return nil
 }
 
 func (t *Translator) openMarker() error {
@@ -187,9 +197,16 @@ func (t *Translator) openLog(last life) error {
 	}
 	o.Dir = t.logDir()
 	o.Logger = t.opts.Logger
-	o.NewHistory = o.NewHistory || last.lostPower()
+	o.NewHistory = o.NewHistory || last.Pending != 0
 	o.OnTail = func(r *changelog.Record) { t.touchRecord(r) }
 	o.BeforeSeal = t.BeforeSeal
+	told := o.OnGap
+	o.OnGap = func(err error) {
+		t.owe()
+		if told != nil {
+			told(err)
+		}
+	}
 	if t.opts.Changelog == nil {
 		t.log = noLog{}
 		return changelog.TurnOff(o)
@@ -222,6 +239,7 @@ func (t *Translator) openShared(lostPower bool) (left leftovers, err error) {
 	if t.intents, left.intents, bad, err = openIntents(filepath.Join(dir, "intents"), lostPower); err != nil {
 		return left, err
 	}
+	left.owing = t.intents.owing()
 	if bad > 0 {
 		t.opts.Logger.Warn("a loss of power left intents that can't be read; what they were about is found by ctime", "count", bad)
 	}
@@ -448,7 +466,14 @@ func (t *Translator) names(g gfid.GFID, found func(parent gfid.GFID, base string
 
 // SetXtime writes g's xtime, for the marker, and hides the ctime this causes.
 func (t *Translator) SetXtime(g gfid.GFID, at time.Time) error {
-	val := brick.StampOf(at).Bytes()
+	err := t.setXtime(g, brick.StampOf(at).Bytes())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.owe()
+	}
+	return err
+}
+
+func (t *Translator) setXtime(g gfid.GFID, val []byte) error {
 	in := t.table.findGFID(g)
 	if in == nil {
 		return t.setXtimeCold(g, val)

@@ -34,6 +34,8 @@ func (t *Translator) Run(ctx context.Context) error {
 			select {
 			case <-tick.C:
 				t.scan()
+				t.settle()
+				t.noteClock()
 			case <-ctx.Done():
 				return nil
 			}
