@@ -43,7 +43,7 @@ func (t *tree) occupant(d *dir, base string) (occupant, syscall.Errno) {
 	}
 	var ours bool
 	if isDir(&o.st) {
-		ours, errno = t.ownsDir(o.g, &o.st, Name{d.g, base})
+		ours, errno = t.ownsDir(o.g, &o.st, i, Name{d.g, base})
 	} else {
 		ours, errno = t.ownsFile(o.g, &o.st, i)
 	}
@@ -70,8 +70,9 @@ func (t *tree) ownsFile(g gfid.GFID, st *unix.Statx_t, i inode) (bool, syscall.E
 	}
 }
 
-// ownsDir reports whether the directory st named n is g, and not a copy of it.
-func (t *tree) ownsDir(g gfid.GFID, st *unix.Statx_t, n Name) (bool, syscall.Errno) {
+// ownsDir reports whether the directory st at i, the name n, is g, and not a copy
+// of it.
+func (t *tree) ownsDir(g gfid.GFID, st *unix.Statx_t, i inode, n Name) (bool, syscall.Errno) {
 	here := place{name: n}
 	t.moving.RLock()
 	p, errno := t.readPlace(g)
@@ -84,7 +85,11 @@ func (t *tree) ownsDir(g gfid.GFID, st *unix.Statx_t, n Name) (bool, syscall.Err
 	}
 	t.moving.Lock()
 	defer t.moving.Unlock()
-	// What was seen may have been the middle of a move.
+	// What was seen may have been the middle of a move, and be over now.
+	var now unix.Statx_t
+	if errno := i.statx(&now); errno != 0 || !sameInode(&now, st) {
+		return true, 0
+	}
 	if p, errno = t.readPlace(g); errno == 0 {
 		if p == here {
 			return true, 0

@@ -363,3 +363,45 @@ func TestAgentEndsWithLink(t *testing.T) {
 		return err == nil
 	})
 }
+
+// The program itself, as one runs it: an unknown host is refused with what to do
+// about it, then small and large files reach the slave.
+func TestReplicateOverSSH(t *testing.T) {
+	root := t.TempDir()
+	h := newHost(t, root, `restrict,command="`+georep+` agent --root `+root+`"`)
+	m := newBrick(t)
+	large := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18)
+	for name, content := range map[string][]byte{"small": []byte("small"), "large": large} {
+		if err := os.WriteFile(filepath.Join(m.Path(), name), content, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) (string, error) {
+		args = append([]string{"replicate", "--once", "--identity", h.file("id"), "--known-hosts", h.file("sub", "known")}, args...)
+		cmd := exec.CommandContext(t.Context(), georep, append(args, m.Path(), h.addr.String())...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := exec.Command(georep, "brick", "adopt", m.Path()).CombinedOutput(); err != nil {
+		t.Fatalf("adopt: %v\n%s", err, out)
+	}
+	out, err := run()
+	if err == nil || !strings.Contains(out, "--accept-host-key "+h.fingerprint()) {
+		t.Errorf("unknown host: %v\n%s", err, out)
+	}
+	for range 2 {
+		if out, err := run("--accept-host-key", h.fingerprint()); err != nil {
+			t.Fatalf("replicate: %v\n%s", err, out)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("the large file has %d bytes, %v, want %d", len(got), err, len(large))
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "small")); string(got) != "small" {
+		t.Errorf("the small file is %q, %v", got, err)
+	}
+	h.makeHostKey()
+	if out, err := run("--accept-host-key", h.fingerprint()); err == nil || !strings.Contains(out, "another key than before") {
+		t.Errorf("changed host: %v\n%s", err, out)
+	}
+}
