@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"syscall"
 	"time"
 
@@ -73,14 +74,14 @@ type Conflict struct {
 // once. Slices come back as long as they went and in their order; they may have
 // any length.
 type Client struct {
-	info   Info
-	root   string // the slave's directory, if it is on this host; else ""
-	shell  *Shell
-	master *brick.Brick
-	conn   *grpc.ClientConn
-	stream *streamConn
-	wire   WireClient
-	served chan struct{} // closed when the server in this process has ended; nil if there is none
+	info      Info
+	shell     *Shell
+	master    *brick.Brick
+	conn      *grpc.ClientConn
+	stream    *streamConn
+	wire      WireClient
+	receivers *os.File      // of a slave on this host, see RsyncFiles; else nil; owned
+	served    chan struct{} // closed when the server in this process has ended; nil if there is none
 }
 
 // Info is what the slave said of itself when the connection was made.
@@ -95,6 +96,9 @@ func (c *Client) Close() error {
 	c.stream.Close()
 	if c.served != nil {
 		<-c.served
+	}
+	if c.receivers != nil {
+		err = errors.Join(err, c.receivers.Close())
 	}
 	return err
 }

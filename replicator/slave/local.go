@@ -36,7 +36,11 @@ func Local(ctx context.Context, dir string, master *brick.Brick, o Options) (*Cl
 		return nil, err
 	}
 	c.served = served
-	c.root = c.info.Path
+	if !o.ReadOnly {
+		if c.receivers, err = holdReceivers(c.info.Path); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
 	return c, nil
 }
 

@@ -176,6 +176,30 @@ func TestCreated(t *testing.T) {
 	}
 }
 
+// An rsync that outlives its session keeps the next one out.
+func TestReceiverOutlives(t *testing.T) {
+	dir := t.TempDir()
+	c, err := connectTo(t, dir, oneMaster, Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	cmd.ExtraFiles = c.RsyncFiles()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	_, err = connectTo(t, dir, oneMaster, Options{})
+	cmd.Process.Kill()
+	cmd.Wait()
+	if !errors.Is(err, ErrBusy) {
+		t.Errorf("while it lives: %v, want ErrBusy", err)
+	}
+	if _, err := connectTo(t, dir, oneMaster, Options{}); err != nil {
+		t.Errorf("when it is dead: %v", err)
+	}
+}
+
 // A crash while a directory becomes a slave is no reason to refuse it later.
 func TestCreateAfterCrash(t *testing.T) {
 	dir := t.TempDir()

@@ -169,7 +169,7 @@ func (p *probe) carry(ctx context.Context) error {
 		}
 	}
 	cmd := exec.CommandContext(ctx, p.o.Rsync, p.c.RsyncArgs(RsyncOptions{Timeout: 30 * time.Second})...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.ExtraFiles = dir, p.c.RsyncFiles()
 	cmd.Stdin = strings.NewReader(brick.HandlePath(g) + "\x00")
 	said, err := cmd.CombinedOutput()
 	if err != nil {

@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/georep/georep/brick"
 )
@@ -58,6 +63,16 @@ func (c *Client) RsyncArgs(o RsyncOptions) []string {
 		return append(args, ".", handlesPath(c.info.Path))
 	}
 	return append(args, "--rsh="+c.shell.Command, "--rsync-path="+c.shell.Agent+" rsync", ".", "slave:"+handlesToken)
+}
+
+// RsyncFiles are what an rsync run with RsyncArgs must inherit (ExtraFiles of its
+// exec.Cmd): by them a next session knows that it is alive still. The client owns
+// them.
+func (c *Client) RsyncFiles() []*os.File {
+	if c.receivers == nil {
+		return nil
+	}
+	return []*os.File{c.receivers}
 }
 
 // handlesPath is the directory rsync writes to: a path without symlinks, for it
@@ -118,6 +133,35 @@ func CheckRsync(words []string, root string) ([]string, error) {
 	}
 	args := append([]string{}, words[1:n-1]...)
 	return append(args, handlesPath(root)), nil
+}
+
+// ExecRsync becomes, confined to the slave at root, the rsync server that words
+// ask for if CheckRsync accepts them. It returns only an error.
+func ExecRsync(words []string, root, program string) error {
+	args, err := CheckRsync(words, root)
+	if err != nil {
+		return err
+	}
+	if program, err = exec.LookPath(program); err != nil {
+		return fmt.Errorf("slave: rsync: %w", err)
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return fmt.Errorf("slave: rsync: %w", err)
+	}
+	lock, err := holdReceivers(root)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := unix.FcntlInt(lock.Fd(), unix.F_SETFD, 0); err != nil {
+		return fmt.Errorf("slave: rsync: %w", err)
+	}
+	runtime.LockOSThread() // for good: exec follows
+	if _, err := Confine(root); err != nil {
+		return err
+	}
+	err = syscall.Exec(program, append([]string{"rsync"}, args...), os.Environ())
+	return fmt.Errorf("slave: rsync: %s: %w", program, err)
 }
 
 var rsyncVersionLine = regexp.MustCompile(`^rsync +version +v?([0-9][0-9.a-z]*)`)

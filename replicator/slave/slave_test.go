@@ -195,7 +195,7 @@ func dump(t testing.TB, root string) string {
 		if d.IsDir() && strings.HasPrefix(rel, brick.Dir+"/") && len(rel) <= len(brick.Dir)+6 && !strings.Contains(rel, keptDir) {
 			return nil // handle directories come and stay
 		}
-		if rel == filepath.Join(brick.Dir, tmpDir) || rel == filepath.Join(brick.Dir, keptDir, "lock") {
+		if rel == filepath.Join(brick.Dir, tmpDir) || rel == filepath.Join(brick.Dir, keptDir, "lock") || rel == filepath.Join(brick.Dir, receiversFile) {
 			return nil
 		}
 		var st unix.Stat_t

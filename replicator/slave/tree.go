@@ -102,7 +102,7 @@ func (t *tree) lock() error {
 		}
 		return fmt.Errorf("slave: %w", err)
 	}
-	return nil
+	return t.checkReceivers()
 }
 
 func (t *tree) close() error {
