@@ -96,11 +96,6 @@ func (w *Worker) hybrid(ctx context.Context) (covered bool, err error) {
 	if err != nil {
 		return covered, err
 	}
-	if h.since == (brick.Stamp{}) && !h.blank {
-		if err := w.sweep(ctx); err != nil {
-			return covered, err
-		}
-	}
 	if err := w.advance(ctx, stimeOf(int64(began.Sec))); err != nil {
 		return covered, err
 	}
@@ -133,9 +128,12 @@ func (w *Worker) recordedSince(ctx context.Context) (int64, error) {
 	}
 }
 
-// sweep destroys what has no name on the slave and is gone on the master: left by
-// crashes in between.
+// sweep cleans up after work that was cut short: what has no name on the slave
+// and is gone on the master is destroyed.
 func (w *Worker) sweep(ctx context.Context) error {
+	if !w.torn {
+		return nil
+	}
 	b := newBatch()
 	p := newPass(w.m, w.c, b, &w.pass, w.bound())
 	err := w.c.Nameless(ctx, func(gfids []gfid.GFID) error {
@@ -145,7 +143,32 @@ func (w *Worker) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.settleDisplaced(ctx)
+	if err := p.settleDisplaced(ctx); err != nil {
+		return err
+	}
+	// What the master still has gets its names. Content is sent only to what was
+	// cut short: to send it to what is complete, and be cut short in that, would
+	// leave half a file that no record tells of.
+	again := newBatch()
+	gfids := make([]gfid.GFID, len(p.next))
+	for i, t := range p.next {
+		again.touch(t.name, t.held, t.old)
+		gfids[i] = t.held
+	}
+	objs, err := w.c.Stat(ctx, gfids, 0)
+	if err != nil {
+		return err
+	}
+	for i, o := range objs {
+		if o.Errno == 0 && o.Busy {
+			again.made.add(gfids[i])
+		}
+	}
+	if err := w.do(ctx, again); err != nil {
+		return err
+	}
+	w.torn = false
+	return nil
 }
 
 // idle waits.
@@ -173,6 +196,9 @@ func (w *Worker) drain(ctx context.Context) error {
 		if err := w.retryItems(ctx, true); err != nil {
 			return err
 		}
+	}
+	if err := w.sweep(ctx); err != nil {
+		return err
 	}
 	if err := w.c.Sync(ctx); err != nil {
 		return err

@@ -50,7 +50,13 @@ func (w *Worker) follow(ctx context.Context) error {
 
 func (fl *follower) run(ctx context.Context) error {
 	w := fl.w
-	began := time.Now().Unix()
+	// The slice that grows now will be sealed later than that. Stamps can be
+	// ahead of the clock.
+	_, end, err := changelog.ActiveSpan(w.changelogs())
+	if err != nil {
+		return err
+	}
+	end = max(end, time.Now().Unix()+stampSlack)
 	history := true
 	w.setCrawl(HistoryCrawl, "changelogs since "+w.done.String())
 	for {
@@ -74,7 +80,7 @@ func (fl *follower) run(ctx context.Context) error {
 					return errors.Join(fl.flush(ctx), errGap)
 				}
 				fl.seal(e.Stamp)
-				if w.opt.Once && e.Stamp > began+stampSlack {
+				if w.opt.Once && e.Stamp > end {
 					return fl.finish(ctx)
 				}
 			case changelog.GapFound:
@@ -144,6 +150,9 @@ func (fl *follower) flush(ctx context.Context) error {
 // when it was seen that there is nothing new.
 func (fl *follower) tick(ctx context.Context, polled time.Time) error {
 	w := fl.w
+	if err := w.sweep(ctx); err != nil {
+		return err
+	}
 	now := time.Now()
 	if fl.live.due(now, w.m, fl.b) {
 		if err := fl.flush(ctx); err != nil {

@@ -2,7 +2,6 @@ package replicator
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -57,7 +56,7 @@ func (w *world) begin(t *rapid.T) {
 		t.Logf("%d: %s", len(w.records), r.AppendParsed(nil))
 		w.records = append(w.records, r)
 	}
-	dirs, files := w.paths()
+	dirs, files := pathsIn(w.scribe)
 	for _, f := range files {
 		w.unlink(f)
 	}
@@ -112,28 +111,9 @@ func (w *world) run(t *rapid.T, b *batch) {
 	}
 }
 
-// paths lists what is on the brick, directories and others.
-func (w *world) paths() (dirs, files []string) {
-	dirs = []string{"."}
-	filepath.WalkDir(w.b.Path(), func(path string, d os.DirEntry, err error) error {
-		rel, _ := filepath.Rel(w.b.Path(), path)
-		switch {
-		case rel == ".":
-		case rel == brick.Dir:
-			return filepath.SkipDir
-		case d.IsDir():
-			dirs = append(dirs, rel)
-		default:
-			files = append(files, rel)
-		}
-		return nil
-	})
-	return dirs, files
-}
-
 // step makes one random change.
 func (w *world) step(t *rapid.T) {
-	dirs, files := w.paths()
+	dirs, files := pathsIn(w.scribe)
 	all := slices.Concat(dirs[1:], files)
 	dir := rapid.SampledFrom(dirs).Draw(t, "dir")
 	name := filepath.Join(dir, rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "base"))
@@ -173,25 +153,6 @@ func (w *world) step(t *rapid.T) {
 	case op == "xattr" && len(dirs) > 1:
 		w.setxattr(pick(dirs[1:]), "user.x", fmt.Sprint(w.next))
 	}
-}
-
-func (w *world) isEmpty(dir string) bool {
-	names, err := os.ReadDir(w.abs(dir))
-	return err == nil && len(names) == 0
-}
-
-// tryRename renames if rename(2) would.
-func (w *world) tryRename(old, path string) {
-	if strings.HasPrefix(path+"/", old+"/") || strings.HasPrefix(old+"/", path+"/") {
-		return
-	}
-	isDir := func(p string) bool { return w.lstat(p).Mode&0o170000 == 0o40000 }
-	if _, err := os.Lstat(w.abs(path)); err == nil {
-		if isDir(old) != isDir(path) || isDir(path) && !w.isEmpty(path) {
-			return
-		}
-	}
-	w.rename(old, path)
 }
 
 // Whatever happens on the master, and however its records are cut into batches
@@ -239,11 +200,4 @@ func TestSlaveConverges(t *testing.T) {
 		wantSame(rt, w.b.Path(), w.dir)
 		ok = true
 	})
-}
-
-func TestMain(m *testing.M) {
-	flag.Set("rapid.checks", "40") // soak asks for more
-	flag.Parse()
-	flag.Set("rapid.nofailfile", "true") // the seed is enough, and nothing is left behind
-	os.Exit(m.Run())
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,7 +81,7 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 		names.WriteByte(0)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &names, &stdout, &limitedBuffer{buf: &stderr}
-	err := cmd.Run()
+	err := runBound(cmd)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
@@ -107,6 +108,20 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("replicator: %w: exit code %d: %s", ErrRsync, code, lastLine(stderr.String()))
+}
+
+// runBound runs cmd so that it dies with this process, however that dies: an rsync
+// that lives on would write into files that the next session sends.
+func runBound(cmd *exec.Cmd) error {
+	done := make(chan error)
+	go func() {
+		// The signal comes when the thread ends that started the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		done <- cmd.Run()
+	}()
+	return <-done
 }
 
 var rsyncFigure = regexp.MustCompile(`(?m)^(Number of regular files transferred|Literal data|Matched data): ([0-9,.]+)`)

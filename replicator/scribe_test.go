@@ -3,6 +3,7 @@ package replicator
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -309,4 +310,42 @@ func (s *scribe) removexattr(path, attr string) {
 	s.tb.Helper()
 	s.check("removexattr", path, brick.Removexattr(unix.AT_FDCWD, s.abs(path), attr))
 	s.meta(path, changelog.FopRemovexattr)
+}
+
+// pathsIn lists what is on the brick: directories, the root first, and others.
+func pathsIn(s *scribe) (dirs, files []string) {
+	dirs = []string{"."}
+	filepath.WalkDir(s.b.Path(), func(path string, d os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(s.b.Path(), path)
+		switch {
+		case rel == ".":
+		case rel == brick.Dir:
+			return filepath.SkipDir
+		case d.IsDir():
+			dirs = append(dirs, rel)
+		default:
+			files = append(files, rel)
+		}
+		return nil
+	})
+	return dirs, files
+}
+
+func (s *scribe) isEmpty(dir string) bool {
+	names, err := os.ReadDir(s.abs(dir))
+	return err == nil && len(names) == 0
+}
+
+// tryRename renames if rename(2) would.
+func (s *scribe) tryRename(old, path string) {
+	if strings.HasPrefix(path+"/", old+"/") || strings.HasPrefix(old+"/", path+"/") {
+		return
+	}
+	isDir := func(p string) bool { return s.lstat(p).Mode&unix.S_IFMT == unix.S_IFDIR }
+	if _, err := os.Lstat(s.abs(path)); err == nil {
+		if isDir(old) != isDir(path) || isDir(path) && !s.isEmpty(path) {
+			return
+		}
+	}
+	s.rename(old, path)
 }

@@ -19,6 +19,7 @@ type progress struct {
 	entryKey   string
 	crawlKey   string
 	cursorKey  string
+	openKey    string
 	stime      brick.Stamp
 	entryStime brick.Stamp
 	// cursor is the stamp of the last changelog that is done, in seconds; 0 if
@@ -34,6 +35,7 @@ func openProgress(b *brick.Brick, slaveID uuid.UUID) (*progress, error) {
 		entryKey:  brick.EntryStimeKey(b.Volume(), slaveID),
 		crawlKey:  "trusted.georep." + slaveID.String() + ".crawl",
 		cursorKey: "trusted.georep." + slaveID.String() + ".cursor",
+		openKey:   "trusted.georep." + slaveID.String() + ".open",
 	}
 	var err error
 	if p.stime, _, err = p.read(p.stimeKey); err != nil {
@@ -126,10 +128,25 @@ func (p *progress) crawlBegan() (brick.Stamp, bool, error) { return p.read(p.cra
 
 func (p *progress) beginCrawl(at brick.Stamp) error { return p.write(p.crawlKey, at) }
 
-func (p *progress) endCrawl() error {
-	errno := brick.Removexattr(p.root, "", p.crawlKey)
+func (p *progress) endCrawl() error { return p.remove(p.crawlKey) }
+
+func (p *progress) remove(key string) error {
+	errno := brick.Removexattr(p.root, "", key)
 	if errno != 0 && !errors.Is(errno, syscall.ENODATA) {
-		return fmt.Errorf("replicator: remove %s on the master's root: %w", p.crawlKey, errno)
+		return fmt.Errorf("replicator: remove %s on the master's root: %w", key, errno)
 	}
 	return nil
 }
+
+// open notes that work on the slave begins. It reports whether earlier work ended
+// in the middle: then objects may be left there that have no name.
+func (p *progress) open() (torn bool, err error) {
+	_, torn, err = p.read(p.openKey)
+	if err != nil || torn {
+		return torn, err
+	}
+	return false, p.write(p.openKey, p.stime)
+}
+
+// close notes that nothing is in the middle.
+func (p *progress) close() error { return p.remove(p.openKey) }

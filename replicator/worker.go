@@ -66,6 +66,10 @@ type Worker struct {
 	prog *progress
 	// done is what stime would be without quarantine: all before it was sent.
 	done brick.Stamp
+	// torn says that earlier work was cut short, and not cleaned up after yet.
+	torn bool
+	// busy is set while a batch is being done.
+	busy bool
 
 	mu     sync.Mutex
 	status Status // guarded by mu
@@ -162,8 +166,16 @@ func (w *Worker) session(ctx context.Context) error {
 	w.pass.sent, w.pass.hot = newSentMarks(), nil
 	w.items = newQuarantine() // all of it is below stime, and comes again
 	w.setStime()
+	if w.torn, err = w.prog.open(); err != nil {
+		return err
+	}
+	w.busy = false
 	w.setState(Active, "")
-	return w.crawl(ctx)
+	err = w.crawl(ctx)
+	if !w.torn && !w.busy {
+		return errors.Join(err, w.prog.close())
+	}
+	return err
 }
 
 // do brings to the slave what b touched. What fails goes into quarantine, with
@@ -212,12 +224,17 @@ func (w *Worker) bound() brick.Stamp {
 
 // try runs b, and compares subtrees that the slave turns out to have lost.
 func (w *Worker) try(ctx context.Context, b *batch) ([]Failure, error) {
+	w.busy = true
 	p := newPass(w.m, w.c, b, &w.pass, w.bound())
 	err := p.run(ctx)
 	w.addCounts(p.count)
 	failed := p.failed
-	if err != nil || len(p.lost) == 0 {
+	if err != nil {
 		return failed, err
+	}
+	w.busy = false
+	if len(p.lost) == 0 {
+		return failed, nil
 	}
 	w.log.Warn("slave had lost directories, compared", "count", len(p.lost))
 	h := &hybrid{m: w.m, c: w.c, linked: make(set)}
