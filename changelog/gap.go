@@ -210,7 +210,7 @@ func (l *Log) beginHistory() error {
 		l.drop(next)
 		return err
 	}
-	l.last = max(l.last, l.index.start)
+	l.setLast(max(l.last, l.index.start))
 	oldFile, e, err := l.swap(next, l.nextStamp(), true)
 	if err != nil {
 		err = errors.Join(err, old.makeCurrent())

@@ -106,7 +106,7 @@ type Log struct {
 	// rollMu is held by who seals: a rollover, the end of a gap, a sync.
 	rollMu sync.Mutex
 	index  *index // guarded by rollMu
-	last   int64  // the last stamp given out, unix seconds; guarded by rollMu
+	last   int64  // the last stamp given out, unix seconds; guarded by rollMu; see setLast
 
 	// markMu keeps writes of the mark apart; mark's file is not replaced.
 	markMu sync.Mutex
@@ -115,6 +115,7 @@ type Log struct {
 	rearm chan struct{}
 
 	slice atomic.Uint32 // written under mu
+	stamp atomic.Int64  // last, for who does not hold rollMu
 
 	mu  sync.Mutex
 	f   *os.File // CHANGELOG; owned; guarded by mu, replaced under rollMu and mu

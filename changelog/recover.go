@@ -84,12 +84,12 @@ func (l *Log) newHistoryReason(gap string, t *tail) string {
 // from before a gap are not trusted: they may have lost their end to power loss,
 // or to the failure that made the gap.
 func (l *Log) listMissing(trusted bool) error {
-	l.last = l.index.last
+	l.setLast(l.index.last)
 	missing, err := sealedAfter(l.opts.Dir, l.last)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	l.last = missing[len(missing)-1]
+	l.setLast(missing[len(missing)-1])
 	if !trusted || !l.index.fits() {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (l *Log) startHistory(why string) error {
 	if l.index, err = newIndex(l.d, start); err != nil {
 		return err
 	}
-	l.last = max(l.last, l.index.start)
+	l.setLast(max(l.last, l.index.start))
 	l.log.Info("a new HTIME file begins", "dir", l.opts.Dir, "htime", l.index.name, "reason", why)
 	return nil
 }

@@ -89,9 +89,21 @@ func (l *Log) Rollover() error {
 
 // nextStamp is the stamp for what is sealed now; the caller holds rollMu.
 func (l *Log) nextStamp() int64 {
-	l.last = max(l.opts.now().Unix(), l.last+1)
+	l.setLast(max(l.opts.now().Unix(), l.last+1))
 	return l.last
 }
+
+func (l *Log) setLast(stamp int64) {
+	l.last = stamp
+	l.stamp.Store(stamp)
+}
+
+// Stamp is the newest stamp given to a slice or to the start of an HTIME file,
+// unix seconds. It may be ahead of the clock: stamps strictly increase, also when
+// slices are shorter than a second or the clock is set back. It takes no lock.
+//
+// What is recorded from now on is later than that, whatever the clock says.
+func (l *Log) Stamp() int64 { return l.stamp.Load() }
 
 // successor is the file that becomes CHANGELOG at a rollover.
 type successor struct {

@@ -33,6 +33,8 @@ type load struct {
 	// made the last of them.
 	killAt int64
 	kill   func()
+	// anyError: the mount goes on, with any errno, when its disk is gone.
+	anyError bool
 
 	mu    sync.Mutex
 	acks  []acked     // guarded by mu
@@ -97,6 +99,9 @@ func (w *worker) ok(what string, err error) bool {
 		return true
 	}
 	w.dead = true
+	if w.l.anyError && w.l.done.Load() >= w.l.killAt {
+		return false
+	}
 	switch err {
 	case unix.ENOTCONN, unix.ECONNABORTED, unix.ECANCELED, unix.EIO, unix.EINTR:
 	default:

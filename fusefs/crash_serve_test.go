@@ -52,7 +52,8 @@ func serveProgram(w *world) {
 		switch in.Text() {
 		case "roll":
 			if err := srv.Translator().Log().Rollover(); err != nil {
-				fail(err)
+				fmt.Println("failed:", strings.ReplaceAll(err.Error(), "\n", "; "))
+				continue
 			}
 			fmt.Println("ok")
 		case "end":

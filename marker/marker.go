@@ -35,10 +35,11 @@ type Options struct {
 	// Floor is the xtime of the root when the brick was opened: no time handed
 	// out is before it, so that none lowers a value, whatever the clock does.
 	Floor time.Time
+	// Now is the clock; default time.Now. One that no stamp of a changelog is
+	// ahead of keeps a change from looking older than the slices before it.
+	Now func() time.Time
 	// Logger; nil discards.
 	Logger *slog.Logger
-
-	now func() time.Time
 }
 
 // Marker collects touched GFIDs and writes their xtimes.
@@ -61,8 +62,8 @@ func New(tree Tree, opts Options) *Marker {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.now == nil {
-		opts.now = time.Now
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
 	return &Marker{tree: tree, opts: opts, last: opts.Floor, dirty: map[gfid.GFID]time.Time{}}
 }
@@ -73,7 +74,7 @@ func New(tree Tree, opts Options) *Marker {
 // After the record: a record that landed in a later slice then has an xtime
 // after the stamp of the slice before it.
 func (m *Marker) Touch(gs ...gfid.GFID) {
-	now := m.opts.now()
+	now := m.opts.Now()
 	m.mu.Lock()
 	if now.After(m.last) {
 		m.last = now

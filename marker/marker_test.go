@@ -50,7 +50,7 @@ func (c *clock) now() time.Time { return c.t }
 
 func TestFlushRaisesAncestorsToNewestBelow(t *testing.T) {
 	tree, c := newTree(), &clock{time.Unix(100, 0)}
-	m := New(tree, Options{now: c.now})
+	m := New(tree, Options{Now: c.now})
 	m.Touch(id(3))
 	c.t = time.Unix(200, 0)
 	m.Touch(id(4))
@@ -87,7 +87,7 @@ func TestFlushWritesParentsFirst(t *testing.T) {
 
 func TestClockSetBackLowersNothing(t *testing.T) {
 	tree, c := newTree(), &clock{time.Unix(50, 0)}
-	m := New(tree, Options{now: c.now, Floor: time.Unix(500, 0)})
+	m := New(tree, Options{Now: c.now, Floor: time.Unix(500, 0)})
 	m.Touch(id(1))
 	if err := m.Flush(); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestClockSetBackLowersNothing(t *testing.T) {
 
 func TestFailedWriteIsTriedAgain(t *testing.T) {
 	tree, c := newTree(), &clock{time.Unix(7, 0)}
-	m := New(tree, Options{now: c.now})
+	m := New(tree, Options{Now: c.now})
 	tree.fail[id(2)] = errors.New("no space")
 	m.Touch(id(3))
 	if err := m.Flush(); err == nil {
@@ -143,7 +143,7 @@ func TestNoParentOlderThanChild(t *testing.T) {
 	for i := byte(5); i < 60; i++ {
 		tree.parent[id(i)] = id(1 + byte(r.IntN(int(i-1))))
 	}
-	m := New(tree, Options{now: c.now})
+	m := New(tree, Options{Now: c.now})
 	for range 300 {
 		for range r.IntN(5) {
 			c.t = c.t.Add(time.Duration(r.IntN(3)-1) * time.Second)
@@ -165,7 +165,7 @@ func TestFlushRaisesParentsOfAllNames(t *testing.T) {
 	tree, c := newTree(), &clock{time.Unix(100, 0)}
 	tree.parent[id(5)] = id(4)
 	tree.others = map[gfid.GFID][]gfid.GFID{id(5): {id(2), id(4)}}
-	m := New(tree, Options{now: c.now})
+	m := New(tree, Options{Now: c.now})
 	m.Touch(id(1))
 	c.t = time.Unix(200, 0)
 	m.Touch(id(5))

@@ -16,6 +16,7 @@ import (
 // file systems); before, only when a timer tick lies between.
 type fileClock struct {
 	coarse bool
+	began  int64 // what the file system's clock said at the start, ns
 	last   int64 // the time of day when last looked at, unix seconds; see noteClock
 }
 
@@ -38,6 +39,9 @@ func (c *fileClock) probe(b *brick.Brick) error {
 		var st unix.Statx_t
 		if errno := brick.Fstatx(int(f.Fd()), &st); errno != 0 {
 			return fmt.Errorf("probe of the file clock: %w", errno)
+		}
+		if c.began == 0 {
+			c.began = nanos(st.Mtime)
 		}
 		if now := nanos(st.Mtime); now == last {
 			c.coarse = true

@@ -182,19 +182,21 @@ func (t *Translator) dropName(g gfid.GFID, n changelog.Name) {
 	_ = brick.Removexattr(t.b.Handles(), brick.HandlePath(g), key)
 }
 
-// removeOrphan removes the handle of a file if it is its only link. A symlink
+// removeOrphan removes the handle of a file if it is its only link, and says so. A symlink
 // that has no GFID of its own is the handle of a directory.
-func (t *Translator) removeOrphan(g gfid.GFID) {
+func (t *Translator) removeOrphan(g gfid.GFID) bool {
 	var st Attr
 	if t.b.StatHandle(g, &st) != 0 || st.Nlink != 1 {
-		return
+		return false
 	}
 	if has, errno := t.b.GFIDOf(t.b.Handles(), brick.HandlePath(g)); errno != 0 || has != g {
-		return
+		return false
 	}
 	if errno := t.b.UnlinkHandle(g); errno != 0 {
 		t.opts.Logger.Warn("handle of a removed file not removed; georep brick check finds it", "gfid", g, "err", errno)
+		return false
 	}
+	return true
 }
 
 // isRenamed reports whether r's new name stands for its GFID, and makes the

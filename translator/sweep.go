@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -27,7 +28,7 @@ const lostWindow = 10 * time.Minute
 func (t *Translator) findLosses(last *life, owing int64) error {
 	was := last.Pending
 	if last.lostPower() {
-		at, err := t.durableStamp()
+		at, err := t.recordedUntil()
 		if err != nil {
 			return err
 		}
@@ -78,32 +79,40 @@ func (t *Translator) sweep(last life) error {
 	return nil
 }
 
-// durableStamp is a moment up to which all changes are in changelogs that a loss
-// of power did not harm; 0 if there is none. A slice is synced before it is in
-// the index, and has all that was seen to change before it began to be sealed,
-// which is after the end of the one before it: that is the moment. It is read
-// before the log is opened, which seals what the last process left.
-func (t *Translator) durableStamp() (at int64, err error) {
+// recordedUntil is a moment up to which all changes are in changelogs that a loss
+// of power did not harm, 0 if none is known. A slice is synced before it is in the
+// index, and has all that was seen to change before it began to be sealed, which
+// is after the end of the one before it: the last record in that is the moment.
+//
+// It is by the clock of the file system, as the times it is compared with: stamps
+// may be ahead of any clock. It is read before the log is opened, which seals what
+// the last process left.
+func (t *Translator) recordedUntil() (at int64, err error) {
 	h, err := changelog.OpenHistory(t.logDir())
+	if err != nil || len(h.Spans()) == 0 {
+		return 0, err
+	}
+	sealed, err := h.Slices(len(h.Spans()) - 1)
 	if err != nil {
 		return 0, err
 	}
-	if len(h.Spans()) == 0 {
-		return 0, nil
-	}
-	i := len(h.Spans()) - 1
-	sealed, err := h.Slices(i)
-	if err != nil {
-		return 0, err
-	}
-	at = h.Spans()[i].Start
-	last := at
+	var older, newest changelog.Sealed
 	for s := range sealed {
-		if s.Indexed {
-			at, last = last, s.Stamp
+		if s.Indexed && !s.Empty {
+			older, newest = newest, s
 		}
 	}
-	return at, nil
+	if older.Path == "" {
+		return 0, nil
+	}
+	st, err := os.Stat(older.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // removed to make room
+	}
+	if err != nil {
+		return 0, fmt.Errorf("translator: %w", err)
+	}
+	return st.ModTime().Unix(), nil
 }
 
 // touchRecorded touches what the changelogs sealed since a moment name.

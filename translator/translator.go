@@ -86,6 +86,7 @@ type Translator struct {
 	cold      atomic.Bool // the kernel refused passthrough
 	delPaths  atomic.Bool // Options.CaptureDelPath as it is now
 	debt      debt
+	reapLost  bool // Run is to remove handles that a loss of power left
 	life      life // as on the brick; after start, for the goroutine that scans
 }
 
@@ -163,6 +164,7 @@ func (t *Translator) start() error {
 		}
 		last.Pending = 0
 	}
+	t.reapLost = last.lostPower()
 	if err := t.beginLife(last); err != nil {
 		return err
 	}
@@ -178,10 +180,18 @@ func (t *Translator) openMarker() error {
 	if err != nil {
 		return err
 	}
+	// What the unsealed changelog names comes after the last sealed one.
+	_, end, err := changelog.ActiveSpan(t.logDir())
+	if err != nil {
+		return err
+	}
+	if end := time.Unix(end, 0); end.After(floor) {
+		floor = end
+	}
 	if err := t.b.InitVolumeMark(); err != nil {
 		return err
 	}
-	t.marker = marker.New(t, marker.Options{Interval: t.opts.MarkerInterval, Floor: floor, Logger: t.opts.Logger})
+	t.marker = marker.New(t, marker.Options{Interval: t.opts.MarkerInterval, Floor: floor, Now: t.now, Logger: t.opts.Logger})
 	return nil
 }
 
@@ -217,6 +227,17 @@ func (t *Translator) openLog(last life) error {
 	}
 	t.log, t.full = l, l
 	return nil
+}
+
+// now is the time of a change: not before the slice it is recorded in.
+func (t *Translator) now() time.Time {
+	now := time.Now()
+	if t.full != nil {
+		if s := time.Unix(t.full.Stamp(), 0); s.After(now) {
+			return s
+		}
+	}
+	return now
 }
 
 func (t *Translator) logDir() string { return filepath.Join(t.b.Path(), brick.Dir, "changelogs") }
@@ -404,127 +425,4 @@ func (t *Translator) delPath(parent *Inode, name string) string {
 		return ""
 	}
 	return strings.Join(append(names, name), "/")
-}
-
-// Parent is g's directory, for the marker.
-func (t *Translator) Parent(g gfid.GFID) (gfid.GFID, bool) {
-	if g == gfid.Root {
-		return g, false
-	}
-	if in := t.table.findGFID(g); in != nil {
-		if p, _ := t.table.where(in); p != nil {
-			return p.gfid, true
-		}
-	}
-	// Forgotten by the kernel, or a file that lost the name it was seen by.
-	if parent, _, errno := t.b.ReadDirHandle(g); errno == 0 {
-		return parent, true
-	}
-	parent, _, ok := t.anyName(g)
-	return parent, ok
-}
-
-// OtherParents are the directories of g's other names, for the marker.
-func (t *Translator) OtherParents(g gfid.GFID) (others []gfid.GFID) {
-	if in := t.table.findGFID(g); in == nil || !in.linked.Load() {
-		return nil
-	}
-	t.names(g, func(parent gfid.GFID, _ string) bool {
-		others = append(others, parent)
-		return true
-	})
-	return others
-}
-
-// anyName finds a name of the non-directory g by its gfid2path xattrs.
-func (t *Translator) anyName(g gfid.GFID) (parent gfid.GFID, base string, ok bool) {
-	t.names(g, func(p gfid.GFID, b string) bool {
-		parent, base, ok = p, b, true
-		return false
-	})
-	return parent, base, ok
-}
-
-// names calls found for the names of the non-directory g that its gfid2path
-// xattrs tell, until it returns false.
-func (t *Translator) names(g gfid.GFID, found func(parent gfid.GFID, base string) bool) {
-	keys, errno := brick.GFID2Paths(t.b.Handles(), brick.HandlePath(g))
-	if errno != 0 {
-		return // gone
-	}
-	var buf [gfid.TextLen + 1 + unix.NAME_MAX]byte
-	for _, key := range keys {
-		n, errno := brick.Getxattr(t.b.Handles(), brick.HandlePath(g), key, buf[:])
-		if errno != 0 {
-			continue
-		}
-		if parent, base, err := brick.ParseGFID2Path(buf[:n]); err == nil && !found(parent, base) {
-			return
-		}
-	}
-}
-
-// SetXtime writes g's xtime, for the marker, and hides the ctime this causes.
-func (t *Translator) SetXtime(g gfid.GFID, at time.Time) error {
-	err := t.setXtime(g, brick.StampOf(at).Bytes())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.owe()
-	}
-	return err
-}
-
-func (t *Translator) setXtime(g gfid.GFID, val []byte) error {
-	in := t.table.findGFID(g)
-	if in == nil {
-		return t.setXtimeCold(g, val)
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.nameless != 0 {
-		return fs.ErrNotExist
-	}
-	o, errno := t.object(in)
-	if errno != 0 {
-		return errno
-	}
-	defer o.release()
-	return errnoErr(in.hidingCtime(o, func() syscall.Errno {
-		return brick.Setxattr(o.dirfd, o.name, t.xtimeKey, val, 0)
-	}))
-}
-
-// setXtimeCold is SetXtime for what the kernel has forgotten.
-func (t *Translator) setXtimeCold(g gfid.GFID, val []byte) error {
-	if _, _, errno := t.b.ReadDirHandle(g); errno == 0 {
-		fd, errno := t.b.OpenDir(g)
-		if errno != 0 {
-			return errno
-		}
-		defer brick.Close(fd)
-		return errnoErr(brick.Setxattr(fd, "", t.xtimeKey, val, 0))
-	}
-	return errnoErr(brick.Setxattr(t.b.Handles(), brick.HandlePath(g), t.xtimeKey, val, 0))
-}
-
-func errnoErr(errno syscall.Errno) error {
-	if errno == 0 {
-		return nil
-	}
-	return errno
-}
-
-func (t *Translator) rootXtime() (time.Time, error) {
-	var buf [8]byte
-	n, errno := brick.Getxattr(t.b.Root(), "", t.xtimeKey, buf[:])
-	if errno == syscall.ENODATA {
-		return time.Time{}, nil
-	}
-	if errno != 0 {
-		return time.Time{}, fmt.Errorf("translator: xtime of the root: %w", errno)
-	}
-	s, err := brick.ParseStamp(buf[:n])
-	if err != nil {
-		return time.Time{}, fmt.Errorf("translator: xtime of the root: %w", err)
-	}
-	return s.Time(), nil
 }

@@ -26,6 +26,9 @@ func (t *Translator) Run(ctx context.Context) error {
 	if t.marker != nil {
 		g.Go(func() error { return t.marker.Run(ctx) })
 	}
+	if t.reapLost {
+		g.Go(func() error { t.reapLostHandles(ctx); return nil })
+	}
 	g.Go(func() error { return t.letGo(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(scanInterval)
