@@ -150,7 +150,8 @@ func placeOf(b *brick.Brick) (p place, err error) {
 	}
 	p.boot = strings.TrimSpace(string(boot))
 	var st unix.Statx_t
-	if err := unix.Statx(b.Root(), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID_UNIQUE, &st); err != nil {
+	// By the path: the brick's own descriptors may be in a mount of their own.
+	if err := unix.Statx(unix.AT_FDCWD, b.Path(), 0, unix.STATX_MNT_ID_UNIQUE, &st); err != nil {
 		return p, fmt.Errorf("translator: statx %q: %w", b.Path(), err)
 	}
 	// An id that is used again would hide that the brick was mounted anew.

@@ -126,8 +126,15 @@ func (t *Translator) Open(in *Inode, flags int, killPriv bool, c Caller) (*Handl
 	if errno := brick.Statx(t.b.Handles(), brick.HandlePath(in.gfid), &st); errno != 0 {
 		return nil, Mode{}, errno
 	}
+	if errno := mayOpen(flags, &st); errno != 0 {
+		return nil, Mode{}, errno
+	}
 	passthrough := t.mayPassThrough(in, &st)
-	fd, errno := t.b.OpenHandle(in.gfid, openFlags(flags, passthrough))
+	own := openFlags(flags, passthrough)
+	if st.Attributes&unix.STATX_ATTR_APPEND != 0 {
+		own |= flags & unix.O_APPEND
+	}
+	fd, errno := t.b.OpenHandle(in.gfid, own)
 	if errno != 0 {
 		return nil, Mode{}, errno
 	}
@@ -145,6 +152,22 @@ func (t *Translator) Open(in *Inode, flags int, killPriv bool, c Caller) (*Handl
 		}
 	}
 	return t.opened(in, fd, flags, passthrough, &st, c)
+}
+
+// mayOpen checks what the kernel leaves to us, and what the descriptor that we
+// open for a file that is passed through does not show: chattr +i and +a.
+//
+// Source: Linux fs/namei.c, may_open.
+func mayOpen(flags int, st *Attr) syscall.Errno {
+	if flags&unix.O_ACCMODE == unix.O_RDONLY && flags&unix.O_TRUNC == 0 {
+		return 0
+	}
+	switch {
+	case st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0,
+		st.Attributes&unix.STATX_ATTR_APPEND != 0 && (flags&unix.O_APPEND == 0 || flags&unix.O_TRUNC != 0):
+		return syscall.EPERM
+	}
+	return 0
 }
 
 // openFlags are those for our own descriptor. A passed-through file is written
@@ -370,6 +393,9 @@ func (h *Handle) writable() (int, syscall.Errno) {
 	defer h.mu.Unlock()
 	if h.wfd < 0 {
 		fd, errno := brick.Reopen(h.fd, unix.O_RDWR)
+		if errno == syscall.EPERM { // chattr +a
+			fd, errno = brick.Reopen(h.fd, unix.O_RDWR|unix.O_APPEND)
+		}
 		if errno != 0 {
 			return -1, errno
 		}

@@ -50,6 +50,8 @@ type Options struct {
 	// Invalidate tells the kernel that the attributes of the inode with that
 	// number changed without it. nil: nobody is told.
 	Invalidate func(id uint64)
+	// NoAtime leaves access times on the brick alone.
+	NoAtime bool
 	// CaptureDelPath adds the path to records of UNLINK and RMDIR.
 	CaptureDelPath bool
 	// MaxDirs is how many directories are kept open. Default 1,024.
@@ -113,6 +115,11 @@ func Open(opts Options) (*Translator, error) {
 		opts.Invalidate = func(uint64) {}
 	}
 	b := opts.Brick
+	if opts.NoAtime {
+		if err := b.WithoutAtime(); err != nil {
+			return nil, fmt.Errorf("translator: %w", err)
+		}
+	}
 	var st unix.Statx_t
 	if errno := brick.Fstatx(b.Root(), &st); errno != 0 {
 		return nil, fmt.Errorf("translator: stat of the root: %w", errno)

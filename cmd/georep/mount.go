@@ -344,7 +344,8 @@ func (o *mountOptions) mount(b *brick.Brick, rec recordingOptions, k fuseOptions
 		NoPermissions: k.noPermissions, NoPassthrough: k.noPassthrough, NoIOURing: k.noIOURing, Debug: o.debug, Logger: log,
 	}, func(back translator.Backing, invalidate func(uint64)) (*translator.Translator, error) {
 		return translator.Open(translator.Options{
-			Brick: b, Changelog: cl, Marker: rec.marker, CaptureDelPath: rec.delPath,
+			NoAtime: slices.Contains(k.flags, "noatime"),
+			Brick:   b, Changelog: cl, Marker: rec.marker, CaptureDelPath: rec.delPath,
 			Backing: back, Invalidate: invalidate, Logger: log,
 		})
 	})
