@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -20,6 +20,8 @@ import (
 // agentOptions are the options of georep agent as given.
 type agentOptions struct {
 	root     string
+	below    string // root is what is asked for, in this directory
+	make     bool   // root, if it is missing
 	rsync    string
 	confined bool // the kernel holds this process to root already
 }
@@ -27,12 +29,15 @@ type agentOptions struct {
 func newAgentCommand() *cobra.Command {
 	o := &agentOptions{}
 	c := &cobra.Command{
-		Use:   "agent --root DIR",
+		Use:   "agent --root DIR | --below DIR",
 		Short: "Be the slave end of a session, as sshd's child",
 		Long: `Speaks with georep replicate over standard input and output, and starts the rsync
 that it asks for. A key in authorized_keys that may do no more than this:
 
     restrict,command="georep agent --root /srv/slave" ssh-ed25519 AAAA… master
+
+With --below instead of --root the key may do so in each directory below DIR; that
+is what georep destination add installs.
 
 Where the kernel can (Linux 5.19), the agent and its rsync are held to DIR.
 Exit status: 0 the other side is done, 1 failed, 4 refused.`,
@@ -45,16 +50,26 @@ Exit status: 0 the other side is done, 1 failed, 4 refused.`,
 	// What follows are another program's arguments.
 	f.SetInterspersed(false)
 	f.StringVar(&o.root, "root", "", "the slave's directory")
+	f.StringVar(&o.below, "below", "", "as a forced command: serve the directory that is asked for, in this one")
+	f.BoolVar(&o.make, "make", false, "make the slave's directory if it is missing")
 	f.StringVar(&o.rsync, "rsync", "rsync", "the rsync program")
 	f.BoolVar(&o.confined, "confined", false, "")
 	f.Lookup("confined").Hidden = true
-	c.MarkFlagRequired("root")
+	c.MarkFlagsOneRequired("root", "below")
+	c.MarkFlagsMutuallyExclusive("root", "below")
 	return c
 }
 
 // run serves, or becomes the rsync that args, or the command that a forced one
 // stands in for, ask for.
 func (o *agentOptions) run(ctx context.Context, args []string, original string) error {
+	if o.below != "" {
+		done, err := o.readRequest(original, &args)
+		if err != nil || done {
+			return err
+		}
+		original = ""
+	}
 	if !filepath.IsAbs(o.root) {
 		return usagef("agent: --root %s: not an absolute path", o.root)
 	}
@@ -68,6 +83,11 @@ func (o *agentOptions) run(ctx context.Context, args []string, original string) 
 	if len(args) > 0 {
 		return o.execRsync(args)
 	}
+	if o.make {
+		if err := os.Mkdir(o.root, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
 	if !o.confined {
 		if err := o.execConfined(); err != nil {
 			return err
@@ -79,25 +99,35 @@ func (o *agentOptions) run(ctx context.Context, args []string, original string) 
 	})
 }
 
+// readRequest finds out what root is from what was asked of a forced command with
+// --below. done: it was a question about this host and is answered.
+func (o *agentOptions) readRequest(original string, args *[]string) (done bool, err error) {
+	if !filepath.IsAbs(o.below) {
+		return false, usagef("agent: --below %s: not an absolute path", o.below)
+	}
+	if original == reportRequest {
+		return true, printReport(os.Stdout, o.below, o.rsync)
+	}
+	if original == "" {
+		return false, usagef("agent: --below is for forced commands")
+	}
+	o.root, *args, err = slave.ParseRequestBelow(original, o.below)
+	if err != nil {
+		return false, &exitError{code: exitPrecondition, err: err}
+	}
+	if len(*args) == 1 && (*args)[0] == "--make" {
+		o.make, *args = true, nil
+	}
+	return false, nil
+}
+
 // execRsync becomes the rsync server that the other side's rsync asks for.
 func (o *agentOptions) execRsync(words []string) error {
-	args, err := slave.CheckRsync(words, o.root)
+	err := slave.ExecRsync(words, o.root, o.rsync)
 	if errors.Is(err, slave.ErrRefused) {
 		return &exitError{code: exitPrecondition, err: err}
 	}
-	if err != nil {
-		return err
-	}
-	program, err := exec.LookPath(o.rsync)
-	if err != nil {
-		return fmt.Errorf("agent: rsync: %w", err)
-	}
-	runtime.LockOSThread() // for good: exec follows
-	if _, err := slave.Confine(o.root); err != nil {
-		return err
-	}
-	err = syscall.Exec(program, append([]string{"rsync"}, args...), os.Environ())
-	return fmt.Errorf("agent: %s: %w", program, err)
+	return err
 }
 
 // execConfined starts this program over with the kernel holding it to root: all

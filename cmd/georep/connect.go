@@ -21,6 +21,7 @@ import (
 // connectOptions say how a slave is reached.
 type connectOptions struct {
 	create   bool // make an empty directory a slave
+	make     bool // make that directory too, if it is missing
 	readOnly bool // only look
 	logger   *slog.Logger
 
@@ -97,6 +98,9 @@ func (o *connectOptions) overConn(ctx context.Context, master *brick.Brick, a tr
 		return nil, err
 	}
 	so.Shell = &slave.Shell{Command: shell.Command(self), Agent: agent}
+	if o.make {
+		agent += " --make"
+	}
 	stream, err := conn.Start(agent)
 	if err == nil {
 		var c *slave.Client

@@ -18,6 +18,11 @@ import (
 var families = []func() *cobra.Command{
 	newMountCommand,
 	newReplicateCommand,
+	newDaemonCommand,
+	newVolumeCommand,
+	newDestinationCommand,
+	newSessionCommand,
+	newCheckpointCommand,
 	newVerifyCommand,
 	newAgentCommand,
 	newRshCommand,

@@ -26,7 +26,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Cmds:                sshdCommands,
 		Setup: func(env *testscript.Env) error {
+			env.Values[sshdKey{}] = map[string]*sshHost{}
 			env.Defer(func() { unmountBelow(t, env.WorkDir) })
 			return nil
 		},

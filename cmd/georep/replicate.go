@@ -30,6 +30,7 @@ type replicateOptions struct {
 	rsync   string
 	json    bool
 	verbose bool
+	control bool // by a daemon that started it
 	connect connectOptions
 }
 
@@ -60,6 +61,8 @@ Exit status: 0 ended as asked, 1 failed or some items could not be replicated,
 	f.StringVar(&o.rsync, "rsync-path", "rsync", "rsync on this host")
 	f.BoolVar(&o.json, "json", false, "print the status as a JSON object a line, every second")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is done")
+	f.BoolVar(&o.control, "control", false, "take orders from standard input; the slave is paired already")
+	_ = f.MarkHidden("control") // it is there
 	o.connect.addFlags(f)
 	return c
 }
@@ -80,12 +83,14 @@ func (o *replicateOptions) run(ctx context.Context, out io.Writer) error {
 	}
 	show := newReplicateView(out, o.json)
 	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: level}))
-	o.connect.create, o.connect.logger = true, log
+	o.connect.create, o.connect.logger = !o.control, log
+	rc := &replicateControl{}
+	dial := func(ctx context.Context) (*slave.Client, error) { return connectSlave(ctx, b, o.slave, o.connect) }
+	if o.control {
+		dial = rc.dial(dial)
+	}
 	w, err := replicator.New(replicator.Options{
-		Brick: b, Once: o.once, Jobs: o.jobs, Method: method, Rsync: o.rsync, BWLimit: o.bwlimit, Logger: log,
-		Dial: func(ctx context.Context) (*slave.Client, error) {
-			return connectSlave(ctx, b, o.slave, o.connect)
-		},
+		Brick: b, Once: o.once, Jobs: o.jobs, Method: method, Rsync: o.rsync, BWLimit: o.bwlimit, Logger: log, Dial: dial,
 	})
 	if err != nil {
 		return err
@@ -94,12 +99,19 @@ func (o *replicateOptions) run(ctx context.Context, out io.Writer) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(watched)
-		show.watch(w, done)
+		if o.control {
+			rc.watch(show, w, done)
+		} else {
+			show.watch(w, done)
+		}
 	}()
+	if o.control {
+		ctx = rc.follow(ctx, os.Stdin, w, log)
+	}
 	err = w.Run(ctx)
 	close(done)
 	<-watched
-	show.end(w.Status())
+	show.end(rc.status(w.Status()))
 	var permanent *replicator.PermanentError
 	if errors.As(err, &permanent) {
 		return &exitError{code: exitPrecondition, err: err}

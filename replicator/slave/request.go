@@ -1,7 +1,9 @@
 package slave
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"strings"
@@ -13,20 +15,56 @@ import (
 // rsync server command behind it, which is returned. No shell is involved. The
 // error wraps ErrRefused.
 func ParseRequest(line, root string) (rsync []string, err error) {
-	words, err := splitWords(line)
+	dir, rest, err := splitRequest(line)
 	if err != nil {
 		return nil, err
 	}
+	if filepath.Clean(dir) != filepath.Clean(root) {
+		return nil, fmt.Errorf("slave: %w: the key is for %q, not for %q", ErrRefused, root, dir)
+	}
+	return rest, nil
+}
+
+// ParseRequestBelow is ParseRequest for a forced command that runs `georep agent
+// --below dir`: DIR may be any directory in dir, and is returned as root, without
+// symlinks. DIR may be missing if the directory it is to be in is there.
+func ParseRequestBelow(line, dir string) (root string, rest []string, err error) {
+	root, rest, err = splitRequest(line)
+	if err != nil {
+		return "", nil, err
+	}
+	below, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", nil, fmt.Errorf("slave: %w: the key is for what is in %q: %w", ErrRefused, dir, err)
+	}
+	real, err := filepath.EvalSymlinks(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		if real, err = filepath.EvalSymlinks(filepath.Dir(root)); err == nil {
+			real = filepath.Join(real, filepath.Base(root))
+		}
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("slave: %w: %w", ErrRefused, err)
+	}
+	if !filepath.IsAbs(root) || below != "/" && !strings.HasPrefix(real, below+"/") {
+		return "", nil, fmt.Errorf("slave: %w: the key is for what is in %q, not for %q", ErrRefused, dir, root)
+	}
+	return real, rest, nil
+}
+
+// splitRequest takes "georep agent --root DIR …" apart.
+func splitRequest(line string) (dir string, rest []string, err error) {
+	words, err := splitWords(line)
+	if err != nil {
+		return "", nil, err
+	}
 	if len(words) < 4 || path.Base(words[0]) != "georep" || words[1] != "agent" || words[2] != "--root" {
-		return nil, fmt.Errorf("slave: %w: %q: want georep agent --root %s", ErrRefused, line, root)
+		return "", nil, fmt.Errorf("slave: %w: %q: want georep agent --root DIR", ErrRefused, line)
 	}
-	if filepath.Clean(words[3]) != filepath.Clean(root) {
-		return nil, fmt.Errorf("slave: %w: the key is for %q, not for %q", ErrRefused, root, words[3])
+	if len(words) > 4 {
+		rest = words[4:]
 	}
-	if len(words) == 4 {
-		return nil, nil
-	}
-	return words[4:], nil
+	return words[3], rest, nil
 }
 
 // splitWords splits line as a POSIX shell does if it has nothing but plain

@@ -22,6 +22,8 @@ type Options struct {
 	// AgentSocket is that of an ssh-agent; "" is none. Its keys come after
 	// those of Identities.
 	AgentSocket string
+	// Password is asked for a password if no key is accepted; nil is none.
+	Password func() (string, error)
 	// KnownHosts is the file of pinned host keys; it is made if it is not there.
 	KnownHosts string
 	// AcceptHostKey is the fingerprint, "SHA256:…", of a key to pin if the host
@@ -166,6 +168,9 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// passwordTries is how often a password is asked for.
+const passwordTries = 3
+
 // auth are the ways to log in, and what to close when that is over.
 type auth struct {
 	methods []ssh.AuthMethod
@@ -201,11 +206,16 @@ func (o *Options) auth(ctx context.Context) (*auth, error) {
 		a.agent = conn
 		signers = append(signers, keys...)
 	}
-	if len(signers) == 0 {
+	if o.Password != nil {
+		a.methods = append(a.methods, ssh.RetryableAuthMethod(ssh.PasswordCallback(o.Password), passwordTries))
+	}
+	if len(signers) == 0 && o.Password == nil {
 		a.close()
 		return nil, errors.New("no identity: name a file of a private key, or run an ssh-agent that has one")
 	}
-	a.methods = []ssh.AuthMethod{ssh.PublicKeys(signers...)}
+	if len(signers) > 0 {
+		a.methods = append([]ssh.AuthMethod{ssh.PublicKeys(signers...)}, a.methods...)
+	}
 	return a, nil
 }
 
