@@ -45,7 +45,7 @@ type Status struct {
 	// Backlog is the records, or names found, that are read and not done.
 	Backlog int64
 	Done    Counts // since New
-	Found   Found  // by the present hybrid crawl
+	Found   Found  // by the last hybrid crawl
 	// Waiting is the number of items in quarantine; Items are the oldest of them.
 	Waiting int
 	Items   []Item
@@ -87,7 +87,9 @@ func (w *Worker) setCrawl(c Crawl, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.status.Crawl, w.status.Why = c, why
-	w.status.Found = Found{}
+	if c == HybridCrawl {
+		w.status.Found = Found{}
+	}
 }
 
 func (w *Worker) setStime() {
