@@ -75,7 +75,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 
 // Close ends the command.
 func (s *Stream) Close() error {
-	s.in.Close()
+	// Not the input first: that may not be closed while it is written.
 	err := s.session.Close()
 	if errors.Is(err, io.EOF) { // it has ended by itself
 		err = nil
