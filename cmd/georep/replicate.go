@@ -82,6 +82,7 @@ func (o *replicateOptions) run(ctx context.Context, out io.Writer) error {
 		level = slog.LevelInfo
 	}
 	show := newReplicateView(out, o.json)
+	show.count = func(expect func(int64)) (stop func()) { return expectNames(ctx, b, expect) }
 	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: level}))
 	o.connect.create, o.connect.logger = !o.control, log
 	rc := &replicateControl{}
@@ -125,8 +126,11 @@ type replicateView struct {
 	out      io.Writer
 	json     bool
 	terminal bool
-	progress *progress
 	last     string
+	// count counts the brick's names, beside, for bar.
+	count func(expect func(int64)) (stop func())
+	bar   *progress // of a crawl of the brick, on a terminal; nil while none runs
+	stop  func()    // stops count
 }
 
 func newReplicateView(out io.Writer, json bool) *replicateView {
@@ -166,7 +170,14 @@ func (v *replicateView) show(s replicator.Status) {
 	switch {
 	case v.json:
 		v.encode(s)
+	case v.terminal && s.Crawl == replicator.HybridCrawl && s.State == replicator.Active:
+		if v.bar == nil {
+			v.bar = newProgress(os.Stderr, "copy", "names")
+			v.stop = v.count(v.bar.expect)
+		}
+		v.bar.set(s.Found.Names, "")
 	case v.terminal:
+		v.closeBar()
 		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", statusLine(&s))
 	default:
 		if line := statusLine(&s); line != v.last {
@@ -182,11 +193,20 @@ func (v *replicateView) end(s replicator.Status) {
 		v.encode(s)
 		return
 	}
+	v.closeBar()
 	if v.terminal {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
 	fmt.Fprintf(v.out, "%d entries, %d files (%s) and %d attributes replicated; %s\n", s.Done.Entries, s.Done.Files,
 		humanize.IBytes(uint64(s.Done.Bytes)), s.Done.Attrs, waitingText(&s))
+}
+
+func (v *replicateView) closeBar() {
+	if v.bar != nil {
+		v.stop()
+		v.bar.close()
+		v.bar = nil
+	}
 }
 
 func (v *replicateView) encode(s replicator.Status) {

@@ -92,12 +92,14 @@ func (o *verifyOptions) hint() string {
 // compare compares once and prints what it finds.
 func (o *verifyOptions) compare(ctx context.Context, out io.Writer, b *brick.Brick, c *slave.Client) ([]replicator.Difference, error) {
 	bar := newProgress(os.Stderr, "verify", "names")
+	stop := expectNames(ctx, b, bar.expect)
 	found, done, err := replicator.Verify(ctx, replicator.VerifyOptions{
 		Brick: b, Client: c, Settle: o.settle,
 		Progress: func(d replicator.Compared) {
 			bar.set(d.Names, ", "+humanize.IBytes(uint64(d.Bytes)))
 		},
 	})
+	stop()
 	bar.close()
 	if err != nil {
 		return nil, err
