@@ -6,9 +6,11 @@
 // operation goes by GFID and none needs a path. Besides a brick it has
 //
 //	.glusterfs/georep/slave         whose slave it is, see [Pairing]
-//	.glusterfs/georep/orphans/<gfid>  directories that have no name now
-//	.glusterfs/georep/conflicts/    what others wrote, kept aside
+//	.glusterfs/georep/orphans/<gfid>  directories that have no name now; for a
+//	                                file that lost its last name, a symlink as note
+//	.glusterfs/georep/conflicts/<time>-<name>  what others wrote, kept aside
 //	.glusterfs/georep/tmp/          what is half made; empty between operations
+//	.glusterfs/georep/receivers     locked by each rsync that writes here
 //	trusted.georep.left             on regular files: size and mtime as we left
 //	                                them, and whether data is still coming
 //

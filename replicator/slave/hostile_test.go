@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
@@ -229,6 +230,29 @@ func TestGarbage(t *testing.T) {
 	}
 	if names, _ := os.ReadDir(root); len(names) != 0 {
 		t.Errorf("the root has %v", names)
+	}
+}
+
+// A peer that gives no sign of life is given up, so that the slave is free for
+// the next connection.
+func TestSilentPeer(t *testing.T) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	root := t.TempDir()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		Serve(t.Context(), theirs, ServerOptions{Root: root, Keepalive: time.Second})
+	}()
+	io.WriteString(ours, http2.ClientPreface)
+	http2.NewFramer(ours, ours).WriteSettings()
+	select {
+	case <-served:
+	case <-time.After(6 * tenSeconds):
+		t.Fatal("a silent peer was not given up within a minute")
 	}
 }
 

@@ -74,6 +74,8 @@ type Object struct {
 
 // IsReplicated reports whether an xattr is carried from master to slave: those
 // of users, security and trusted ones that are not the brick's own, and ACLs.
+// XFS shows an ACL a second time, as trusted.SGI_ACL_FILE: that is not carried,
+// for to remove it would remove the ACL.
 func IsReplicated(attr string) bool {
 	switch {
 	case attr == "system.posix_acl_access", attr == "system.posix_acl_default":
@@ -81,5 +83,5 @@ func IsReplicated(attr string) bool {
 	case strings.HasPrefix(attr, "user."), strings.HasPrefix(attr, "security."):
 		return true
 	}
-	return strings.HasPrefix(attr, "trusted.") && !brick.IsInternal(attr)
+	return strings.HasPrefix(attr, "trusted.") && !strings.HasPrefix(attr, "trusted.SGI_") && !brick.IsInternal(attr)
 }

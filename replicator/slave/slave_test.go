@@ -65,9 +65,12 @@ func newMaster(t *testing.T) *brick.Brick {
 	return m
 }
 
-func newPair(t *testing.T) *pairOf {
+func newPair(t *testing.T) *pairOf { return newPairAt(t, t.TempDir()) }
+
+// newPairAt has its slave in the directory root.
+func newPairAt(t *testing.T, root string) *pairOf {
 	t.Helper()
-	p := &pairOf{t: t, m: oneMaster, root: t.TempDir()}
+	p := &pairOf{t: t, m: oneMaster, root: root}
 	p.open()
 	t.Cleanup(func() { p.Client.Close() })
 	t.Cleanup(func() { p.t = t })
