@@ -123,7 +123,7 @@ func (o *agentOptions) readRequest(original string, args *[]string) (done bool, 
 
 // execRsync becomes the rsync server that the other side's rsync asks for.
 func (o *agentOptions) execRsync(words []string) error {
-	err := slave.ExecRsync(words, o.root, o.rsync)
+	err := slave.ExecRsync(words, o.root, o.rsync, os.Environ())
 	if errors.Is(err, slave.ErrRefused) {
 		return &exitError{code: exitPrecondition, err: err}
 	}

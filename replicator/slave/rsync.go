@@ -136,8 +136,9 @@ func CheckRsync(words []string, root string) ([]string, error) {
 }
 
 // ExecRsync becomes, confined to the slave at root, the rsync server that words
-// ask for if CheckRsync accepts them. It returns only an error.
-func ExecRsync(words []string, root, program string) error {
+// ask for if CheckRsync accepts them, with the environment env. It returns only an
+// error.
+func ExecRsync(words []string, root, program string, env []string) error {
 	args, err := CheckRsync(words, root)
 	if err != nil {
 		return err
@@ -160,7 +161,7 @@ func ExecRsync(words []string, root, program string) error {
 	if _, err := Confine(root); err != nil {
 		return err
 	}
-	err = syscall.Exec(program, append([]string{"rsync"}, args...), os.Environ())
+	err = syscall.Exec(program, append([]string{"rsync"}, args...), env)
 	return fmt.Errorf("slave: rsync: %s: %w", program, err)
 }
 
