@@ -9,8 +9,11 @@ import (
 )
 
 const (
-	// pollInterval is how often the growing changelog is looked at.
+	// pollInterval is how often the growing changelog is looked at; idleInterval,
+	// when nothing was recorded for idleAfter.
 	pollInterval = 200 * time.Millisecond
+	idleInterval = 500 * time.Millisecond
+	idleAfter    = 5 * time.Second
 	// syncShare bounds how much of the time goes into making the slave durable:
 	// after a sync the next waits this many times as long as that took.
 	syncShare = 4
@@ -25,11 +28,16 @@ type follower struct {
 	// batch before it; 0 if none is.
 	sealed int64
 	live   *live
-	synced struct {
-		at   time.Time
+	// syncing has the outcome of a sync of the slave that is under way; nil if
+	// none is.
+	syncing chan error
+	synced  struct {
+		at   time.Time // begun
 		took time.Duration
 	}
 	dirty bool // something was sent since the last sync
+	// recorded is when a record was last read.
+	recorded time.Time
 }
 
 // follow brings the slave into step by changelogs, from what is done on: sealed
@@ -40,11 +48,19 @@ func (w *Worker) follow(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
+	// Whoever starts a goroutine waits for it.
+	ctx, cancel := context.WithCancel(ctx)
 	fl := &follower{w: w, f: f, b: newBatch(), live: newLive(w.pass.sent)}
 	if !w.opt.Once {
 		w.pass.hot = fl.live.hot
 	}
-	defer func() { w.pass.hot = nil }()
+	defer func() {
+		cancel()
+		if fl.syncing != nil {
+			<-fl.syncing
+		}
+		w.pass.hot = nil
+	}()
 	return fl.run(ctx)
 }
 
@@ -107,11 +123,12 @@ func (fl *follower) run(ctx context.Context) error {
 
 // record takes a record in.
 func (fl *follower) record(r *changelog.Record) {
+	fl.recorded = time.Now()
 	if fl.b.empty() {
-		fl.w.setOldest(time.Now())
+		fl.w.setOldest(fl.recorded)
 	}
 	fl.b.add(r)
-	fl.live.record(r, time.Now())
+	fl.live.record(r, fl.recorded)
 }
 
 // seal takes the end of a slice in. Contents and attributes that were sent while
@@ -162,19 +179,40 @@ func (fl *follower) tick(ctx context.Context, polled time.Time) error {
 	if err := w.retryItems(ctx, false); err != nil {
 		return err
 	}
-	if fl.dirty && time.Since(fl.synced.at) > max(time.Second/2, syncShare*fl.synced.took) {
-		begin := time.Now()
-		if err := w.c.Sync(ctx); err != nil {
-			return err
-		}
-		fl.synced.at, fl.synced.took = time.Now(), time.Since(begin)
-		fl.dirty = false
+	if err := fl.sync(ctx); err != nil {
+		return err
 	}
 	if err := w.advance(ctx, w.done); err != nil {
 		return err
 	}
-	w.setCurrent(!fl.dirty && w.items.len() == 0 && !fl.live.waiting(), polled)
+	w.setCurrent(!fl.dirty && fl.syncing == nil && w.items.len() == 0 && !fl.live.waiting(), polled)
+	if polled.Sub(fl.recorded) > idleAfter {
+		return w.idle(ctx, idleInterval)
+	}
 	return w.idle(ctx, pollInterval)
+}
+
+// sync makes the slave durable now and then, beside the work: a slow disk must
+// not hold up what is recorded meanwhile.
+func (fl *follower) sync(ctx context.Context) error {
+	if fl.syncing != nil {
+		select {
+		case err := <-fl.syncing:
+			fl.syncing = nil
+			fl.synced.took = time.Since(fl.synced.at)
+			return err
+		default:
+			return nil
+		}
+	}
+	if !fl.dirty || time.Since(fl.synced.at) < max(time.Second/2, (1+syncShare)*fl.synced.took) {
+		return nil
+	}
+	fl.dirty, fl.synced.at = false, time.Now()
+	ch := make(chan error, 1)
+	fl.syncing = ch
+	go func() { ch <- fl.w.c.Sync(ctx) }()
+	return nil
 }
 
 // finish ends a run with Once.
