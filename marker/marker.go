@@ -24,9 +24,13 @@ type Tree interface {
 	// OtherParents are the directories that hold g by other names.
 	OtherParents(g gfid.GFID) []gfid.GFID
 	// SetXtime writes t, in microseconds, as g's xtime. An error that wraps
-	// fs.ErrNotExist says that g is gone.
+	// fs.ErrNotExist says that g is gone, one that wraps ErrBusy that it can't be
+	// written just now.
 	SetXtime(g gfid.GFID, t time.Time) error
 }
+
+// ErrBusy is of an object that has to wait, perhaps for long: others need not.
+var ErrBusy = errors.New("busy")
 
 // Options of a Marker.
 type Options struct {
@@ -110,7 +114,8 @@ func (m *Marker) Run(ctx context.Context) error {
 // Flush writes the xtime of every touched GFID and of its ancestors, root first,
 // so that a flush cut short leaves parents that are too new and never children
 // that no crawl would find. The error joins those of the GFIDs that could not be
-// written; they stay in the set and are tried again.
+// written; they stay in the set and are tried again, and so do those that are busy,
+// which is no error.
 func (m *Marker) Flush() error {
 	m.flushing.Lock()
 	defer m.flushing.Unlock()
@@ -129,7 +134,9 @@ func (m *Marker) Flush() error {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		errs = append(errs, fmt.Errorf("marker: xtime of %v: %w", g, err))
+		if !errors.Is(err, ErrBusy) {
+			errs = append(errs, fmt.Errorf("marker: xtime of %v: %w", g, err))
+		}
 		m.mu.Lock()
 		if set[g].After(m.dirty[g]) {
 			m.dirty[g] = set[g]

@@ -27,6 +27,9 @@ type Inode struct {
 	// acl caches whether a directory has a default ACL.
 	acl atomic.Uint32
 
+	stuck   atomic.Bool // see lockSoon
+	xtiming atomic.Bool // an xtime is being written by setXtimeAside
+
 	// Guarded by table.mu.
 	nlookup uint64 // references of the kernel
 	pins    int32  // children in the table, open handles, watchers

@@ -19,8 +19,11 @@ import (
 // recorded. An intent stands in a slot of a mapped file from before the act until
 // after the record: 8 bytes that hold the payload's length, 0 when the slot is
 // free, and the records as the binary changelog encodes them.
+//
+// There are more slots than fops go on at once, as a rule: one is held by each
+// fop that waits for an inode that a stalled writer has locked.
 const (
-	intentSlots    = 64
+	intentSlots    = 512
 	intentSlotSize = 2048
 	intentHeader   = 8
 	// owingAt is where behind the slots the moment stands that owing tells.

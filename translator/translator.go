@@ -87,8 +87,9 @@ type Translator struct {
 	cold      atomic.Bool // the kernel refused passthrough
 	delPaths  atomic.Bool // Options.CaptureDelPath as it is now
 	debt      debt
-	reapLost  bool // Run is to remove handles that a loss of power left
-	life      life // as on the brick; after start, for the goroutine that scans
+	aside     chan struct{} // one for each goroutine of setXtimeAside
+	reapLost  bool          // Run is to remove handles that a loss of power left
+	life      life          // as on the brick; after start, for the goroutine that scans
 }
 
 // noLog records nothing. No inode is ever marked as recorded in its slice 0,
@@ -127,6 +128,7 @@ func Open(opts Options) (*Translator, error) {
 	t.dirs = &dirCache{b: b, t: t.table, max: opts.MaxDirs}
 	t.writing.open = map[*Inode]struct{}{}
 	t.lingerers = make(chan *Inode, maxLingerer)
+	t.aside = make(chan struct{}, maxAside)
 	t.delPaths.Store(opts.CaptureDelPath)
 	if err := t.start(); err != nil {
 		return nil, errors.Join(err, t.closeParts())
@@ -310,7 +312,7 @@ func (t *Translator) Close() error {
 	// Those who were let go since are no writers for the next Open.
 	t.scan()
 	gap := t.full != nil && t.full.Gap() != nil
-	if err := t.closeParts(); err != nil || gap {
+	if err := t.closeParts(); err != nil || gap || t.debt.owed.Load() {
 		return err // the next Open looks closely
 	}
 	return endLife(t.b)

@@ -51,7 +51,9 @@ func (t *Translator) Run(ctx context.Context) error {
 // at, and lets those go whose last mapping ended.
 func (t *Translator) scan() {
 	for _, in := range t.writing.all() {
-		in.mu.Lock()
+		if !in.lockSoon() {
+			continue // the next look sees more
+		}
 		if in.isWritten() {
 			t.scanOne(in)
 		}
@@ -123,7 +125,9 @@ func (t *Translator) checked(in *Inode, now version) bool {
 // moves no time, so pages must be clean at the seal for the next store to show.
 func (t *Translator) BeforeSeal(changelog.Slice) {
 	for _, in := range t.writing.all() {
-		in.mu.Lock()
+		if !in.lockSoon() {
+			continue // the next look sees more
+		}
 		if in.isWritten() {
 			t.sealOne(in)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/georep/georep/brick"
 	"github.com/georep/georep/brick/gfid"
+	"github.com/georep/georep/marker"
 )
 
 // Parent is g's directory, for the marker.
@@ -71,10 +72,12 @@ func (t *Translator) names(g gfid.GFID, found func(parent gfid.GFID, base string
 	}
 }
 
-// SetXtime writes g's xtime, for the marker, and hides the ctime this causes.
+// SetXtime writes g's xtime, for the marker, and hides the ctime this causes. It
+// does not wait for who holds up a file, which may be for ever.
 func (t *Translator) SetXtime(g gfid.GFID, at time.Time) error {
 	err := t.setXtime(g, brick.StampOf(at).Bytes())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// One that is busy is written by somebody, and touched again after a crash.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, marker.ErrBusy) {
 		t.owe()
 	}
 	return err
@@ -85,10 +88,15 @@ func (t *Translator) setXtime(g gfid.GFID, val []byte) error {
 	if in == nil {
 		return t.setXtimeCold(g, val)
 	}
-	in.mu.Lock()
+	if !in.lockSoon() {
+		return marker.ErrBusy
+	}
 	defer in.mu.Unlock()
 	if in.nameless != 0 {
 		return fs.ErrNotExist
+	}
+	if in.isWritten() {
+		return t.setXtimeAside(in, val)
 	}
 	o, errno := t.object(in)
 	if errno != 0 {
