@@ -14,6 +14,8 @@ TEST_TIMEOUT ?= 30m
 FUZZTIME ?= 30s
 # Random histories per property in make soak; their number in make test is rapid's.
 RUNS ?= 1000
+# How many times longer random programs and those of others work in a mount.
+SOAK ?= 10
 
 .PHONY: help build setup lint test demo bench soak fuzz clean
 
@@ -44,6 +46,7 @@ soak: setup build ## RUNS random histories per property; a failure prints its se
 	@for p in $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | sed -n 's| .*pgregory.net/rapid.*||p'); do \
 		echo "== $$p"; $(GO) test -race -count=1 -timeout 0 $$p -rapid.checks=$(RUNS); \
 	done
+	GEOREP_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run 'Random|Programs|Fio|Stress' ./fusefs
 
 fuzz: ## fuzz each parser for FUZZTIME
 	@for p in $$($(GO) list ./...); do \
