@@ -126,7 +126,7 @@ func TestFio(t *testing.T) {
 		} {
 			t.Run("engine="+name, func(t *testing.T) {
 				args := append(strings.Fields(args), "--name="+name, "--directory="+m.dir, fmt.Sprintf("--size=%dM", 4*soak()),
-					"--numjobs=2", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fallocate=none", "--minimal")
+					"--numjobs=2", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fallocate=none", "--verify_state_save=0", "--minimal")
 				if out, err := exec.Command("fio", args...).CombinedOutput(); err != nil {
 					t.Errorf("fio %v: %v\n%s", args, err, out)
 				}
