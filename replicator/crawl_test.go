@@ -28,6 +28,7 @@ func churn(s *scribe, tag string) {
 }
 
 func TestHybridCrawlFindsWhatNoRecordTells(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	churn(p.scribe, "1")
 	p.mkdir("d")
@@ -70,6 +71,7 @@ func TestHybridCrawlFindsWhatNoRecordTells(t *testing.T) {
 
 // A crawl looks only into directories that were touched since stime.
 func TestHybridCrawlLooksOnlyWhereSomethingChanged(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	for i := range 20 {
 		d := fmt.Sprintf("d%d", i)
@@ -116,6 +118,7 @@ func stimeNow(t *testing.T, p *pair) brick.Stamp {
 // Changes while a crawl runs are not lost: the crawl's stime is from before it
 // began, and changelogs from then on are read.
 func TestChangesDuringHybridCrawlAreNotLost(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	for i := range 50 {
 		p.mkdir(fmt.Sprintf("d%d", i))
@@ -137,6 +140,7 @@ func TestChangesDuringHybridCrawlAreNotLost(t *testing.T) {
 
 // A copy that was cut short goes on without sending again what is there.
 func TestFirstCopyResumes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	for i := range 30 {
 		p.create(fmt.Sprintf("f%d", i), strings.Repeat("x", 100+i))
@@ -170,6 +174,7 @@ func TestFirstCopyResumes(t *testing.T) {
 
 // After a restart work goes on from stime, by changelogs.
 func TestRestartGoesOnFromStime(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	for i := range 20 {
 		p.create(fmt.Sprintf("f%d", i), "x")
@@ -194,6 +199,7 @@ func TestRestartGoesOnFromStime(t *testing.T) {
 
 // Sealed changelogs that the index lacks, as GlusterFS leaves them, are read.
 func TestUnindexedChangelogIsRead(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.same()
 	p.create("f", "x")

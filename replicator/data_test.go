@@ -26,6 +26,7 @@ func noise(n int) string {
 }
 
 func TestLargeFilesByEachMethod(t *testing.T) {
+	t.Parallel()
 	for _, method := range []Method{Auto, Rsync, Stream} {
 		t.Run(string(method), func(t *testing.T) {
 			p := newPair(t)
@@ -60,6 +61,7 @@ func TestLargeFilesByEachMethod(t *testing.T) {
 }
 
 func TestHolesStayHoles(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	write := func(path string, size int64, at ...int64) {
 		t.Helper()
@@ -106,6 +108,7 @@ func scriptedRsync(t *testing.T, script string) string {
 
 // An rsync that says all went well and did nothing is found out.
 func TestRsyncThatMovesNothingIsFoundOut(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.opt.Method = Rsync
 	p.opt.Rsync = scriptedRsync(t, "cat >/dev/null; exit 0")
@@ -124,6 +127,7 @@ func TestRsyncThatMovesNothingIsFoundOut(t *testing.T) {
 
 // Of several files in a run the one that can't be sent is told from the rest.
 func TestRsyncPartialFailureIsOneItem(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.opt.Method = Rsync
 	p.opt.Jobs = 1
@@ -149,6 +153,7 @@ rsync "$@" < "$0.rest" || exit; ! grep -q %s "$0.all" || exit 23`, g, g))
 // A large file that keeps changing rests between two times it is sent, stime
 // waits for it, and it is sent in the end.
 func TestHotFileRests(t *testing.T) {
+	t.Parallel()
 	h, g, now := newHot(), gfid.GFID{1}, time.Unix(1000, 0)
 	bound := brick.Stamp{Sec: 7}
 	if !h.admit(g, bound, now) {
@@ -178,6 +183,7 @@ func TestHotFileRests(t *testing.T) {
 }
 
 func TestPathsDeeperThanTheKernelTakes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	deep := func(root int, n int) int {
 		fd := root

@@ -43,6 +43,7 @@ func immutable(t *testing.T, path string, on bool) {
 // One item that can't be done does not stop the rest, stime stays before it, and
 // it heals when its cause is gone.
 func TestBadItemIsQuarantinedAndHeals(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.mkdir("bad")
 	p.mkdir("good")
@@ -102,6 +103,7 @@ func TestBadItemIsQuarantinedAndHeals(t *testing.T) {
 
 // A renamed directory moves no data, whatever it holds.
 func TestRenameOfDirectoryMovesNoData(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.mkdir("d")
 	p.mkdir("d/sub")
@@ -134,6 +136,7 @@ func (p *pair) smallSlave(size string) {
 }
 
 func TestFullSlaveDegradesAndRecovers(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.smallSlave("8M")
 	p.create("small", "1")
@@ -156,6 +159,7 @@ func TestFullSlaveDegradesAndRecovers(t *testing.T) {
 }
 
 func TestReadOnlySlaveIsFaultyAndRecovers(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.smallSlave("8M")
 	p.create("f", "1")
@@ -177,6 +181,7 @@ func TestReadOnlySlaveIsFaultyAndRecovers(t *testing.T) {
 // What somebody removed on the slave comes back when the master touches it, or
 // what it is in.
 func TestLossOnTheSlaveIsMended(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.mkdir("d")
 	p.mkdir("d/e")
@@ -199,6 +204,7 @@ func TestLossOnTheSlaveIsMended(t *testing.T) {
 
 // What others write on the slave is kept aside when it is in the way.
 func TestForeignWritesAreKeptAside(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.create("f", "1")
 	p.create("g", "1")
@@ -229,6 +235,7 @@ func TestForeignWritesAreKeptAside(t *testing.T) {
 
 // A same-size rewrite that leaves the mtime as it was arrives.
 func TestSameSizeAndTimeRewriteArrives(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{100, 3 << 20} {
 		p := newPair(t)
 		p.create("f", strings.Repeat("a", size))

@@ -18,6 +18,7 @@ func (p *pair) content(path string) string {
 
 // A change is on the slave long before its changelog is sealed.
 func TestLiveTailIsSentBeforeTheSeal(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.create("before", "1")
 	w, stop := p.live()
@@ -52,6 +53,7 @@ func TestLiveTailIsSentBeforeTheSeal(t *testing.T) {
 // At the seal a file is sent again only if it changed since it was sent, though
 // its xtime was written meanwhile and changed its ctime.
 func TestSealSendsOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.mkdir("d")
 	w, _ := p.live()

@@ -135,6 +135,7 @@ func (p *pair) inStep(w *Worker) {
 }
 
 func TestOnceMakesAnEqualTree(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.mkdir("d")
 	p.mkdir("d/e")
