@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,19 +40,51 @@ func TestMain(m *testing.M) {
 	if root := os.Getenv(confineRoot); root != "" {
 		confineChild(root)
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "georep-master-")
-		if err == nil {
-			defer os.RemoveAll(dir)
+	err := mountInMemory()
+	if err == nil {
+		var dir string
+		if dir, err = os.MkdirTemp("", "georep-master-"); err == nil {
 			oneMaster, err = brick.Create(dir)
 		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// inNamespace in the environment says that we have a mount namespace of our own.
+const inNamespace = "GEOREP_TEST_IN_NAMESPACE"
+
+// mountInMemory makes the directory for temporary files an ext4 in memory, so
+// that tests do not wait for a disk. It starts the test over in a mount namespace
+// of its own, and so nothing is left however the test ends.
+func mountInMemory() error {
+	if os.Getenv(inNamespace) == "" {
+		exe, err := os.Executable()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return err
 		}
-		defer oneMaster.Close()
-		return m.Run()
-	}())
+		args := append([]string{"unshare", "--mount", exe}, os.Args[1:]...)
+		return syscall.Exec("/usr/bin/unshare", args, append(os.Environ(), inNamespace+"=1"))
+	}
+	image, err := os.CreateTemp("/dev/shm", "georep-slave-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(image.Name()) // the mount has it still
+	defer image.Close()
+	if err := image.Truncate(1 << 30); err != nil {
+		return err
+	}
+	const point = "/mnt" // of this namespace alone
+	for _, c := range [][]string{{"mkfs.ext4", "-q", "-I", "512", image.Name()}, {"mount", "-o", "loop", image.Name(), point}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%q (Debian packages e2fsprogs, mount): %w: %s", c, err, out)
+		}
+	}
+	return os.Setenv("TMPDIR", point)
 }
 
 // newMaster is one that a test may change.

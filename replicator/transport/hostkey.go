@@ -127,7 +127,7 @@ func (h hostKeys) unknown(host string, key ssh.PublicKey) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("transport: lock %q: %w", h.file, err)
 	}
-	if _, err := fmt.Fprintln(f, knownhosts.Line([]string{host}, key)); err == nil {
+	if _, err = fmt.Fprintln(f, knownhosts.Line([]string{host}, key)); err == nil {
 		err = f.Sync()
 	}
 	if err != nil {
