@@ -17,10 +17,15 @@ var errGap = errors.New("replicator: gap in the changelogs")
 // crawl brings the slave into step and keeps it so, until ctx is done or, with
 // Once, it is in step.
 func (w *Worker) crawl(ctx context.Context) error {
+	gap := false
 	for {
 		how, why, err := w.choose()
 		if err != nil {
 			return err
+		}
+		// One inside the span that reaches back to stime: changelogs were removed.
+		if gap && how == HistoryCrawl {
+			how, why = HybridCrawl, fmt.Sprintf("changelogs since stime %v are missing", w.prog.stime)
 		}
 		if how == HybridCrawl {
 			w.setCrawl(how, why)
@@ -42,6 +47,7 @@ func (w *Worker) crawl(ctx context.Context) error {
 		if err := w.follow(ctx); !errors.Is(err, errGap) {
 			return err
 		}
+		gap = true
 	}
 }
 

@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/georep/georep/brick"
+	"github.com/georep/georep/changelog"
 	"github.com/georep/georep/replicator/daemon"
 	"github.com/georep/georep/replicator/session"
 	"github.com/georep/georep/replicator/slave"
@@ -157,6 +159,18 @@ func compareRoom(brick, slave string, size, free uint64) error {
 			WithHint("--force creates the session all the same")
 	}
 	return nil
+}
+
+// Purge removes changelogs from before a time.
+func (h *daemonHost) Purge(path string, before time.Time) (files int, bytes int64, err error) {
+	u, err := changelog.Purge(changelogsDir(path), before.Unix())
+	return u.Files, u.Bytes, err
+}
+
+// ChangelogUsage is what changelogs take on disk.
+func (h *daemonHost) ChangelogUsage(path string) (files int, bytes int64, err error) {
+	u, err := changelog.DiskUsage(changelogsDir(path))
+	return u.Files, u.Bytes, err
 }
 
 // ResetStime takes away what the brick knows of its slave's progress.

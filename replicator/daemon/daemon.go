@@ -29,6 +29,11 @@ type Host interface {
 	PrepareSlave(ctx context.Context, brick string, slave Slave, force bool) error
 	// ResetStime takes away what the brick knows of its slave's progress.
 	ResetStime(ctx context.Context, brick string, slave Slave) error
+	// Purge removes sealed changelogs of the brick from before a time, and says how
+	// many files and bytes.
+	Purge(brick string, before time.Time) (files int, bytes int64, err error)
+	// ChangelogUsage is what the brick's sealed changelogs take.
+	ChangelogUsage(brick string) (files int, bytes int64, err error)
 	// Test looks at each thing that replication to a destination needs.
 	Test(ctx context.Context, d *session.Destination) (session.DestinationState, []session.Step)
 }
@@ -70,6 +75,9 @@ type Daemon struct {
 	// before mu, and held while a worker or mount ends.
 	ops sync.Mutex
 
+	// purge asks for a round of retention now. Capacity 1.
+	purge chan struct{}
+
 	mu      sync.Mutex
 	mounts  map[string]*mount    // by brick; guarded by mu
 	workers map[workerID]*worker // guarded by mu
@@ -88,7 +96,7 @@ func New(o Options) (*Daemon, error) {
 		o.Notify = func(string) {}
 	}
 	return &Daemon{
-		opt: o, log: o.Logger, store: o.Store, events: newBroker(), began: time.Now(),
+		opt: o, log: o.Logger, store: o.Store, events: newBroker(), began: time.Now(), purge: make(chan struct{}, 1),
 		mounts: make(map[string]*mount), workers: make(map[workerID]*worker),
 	}, nil
 }
@@ -118,7 +126,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("serving", "socket", d.opt.Socket)
 	d.opt.Notify("READY=1")
 
+	var retaining sync.WaitGroup
+	retaining.Go(func() { d.retain(ctx) })
 	d.watch(ctx)
+	retaining.Wait()
 
 	d.opt.Notify("STOPPING=1")
 	stop() // who follows events or waits is told now

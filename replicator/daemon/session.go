@@ -256,6 +256,7 @@ func (d *Daemon) configure(name string, change func() (restarts bool, err error)
 		return nil, err
 	}
 	d.tell(session.Event{Kind: "session.configured", Session: name, Text: "session " + name + " is configured anew"})
+	d.retainSoon()
 	if restarts {
 		s, err := d.store.Session(name)
 		if err != nil {

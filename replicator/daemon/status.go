@@ -115,7 +115,9 @@ func (d *Daemon) fill(ws *WorkerStatus, s *session.Session) error {
 		if !ws.Stime.IsZero() {
 			ws.Lag = time.Since(ws.Stime)
 		}
-		return nil
+		var err error
+		ws.Reason, err = d.heldBack(s, ws.Stime)
+		return err
 	}
 	stall, err := d.store.Setting(s.Name, "stall-timeout")
 	if err != nil {

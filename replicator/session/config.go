@@ -36,6 +36,8 @@ type Setting struct {
 // keys are all keys, by name.
 var keys = []Key{
 	rate("bwlimit", "0", "bwlimit", "most KiB/s for the contents of large files, of each worker"),
+	duration("changelog-hold", "720h", "how long changelogs are kept for the session while it is not running; 0 is not at all", 0, 87600*time.Hour),
+	duration("changelog-retention", "168h", "age at which changelogs that all sessions have consumed are removed; 0 is never", 0, 87600*time.Hour),
 	choice("log-level", "warn", "", "what a worker logs", "warn", "info"),
 	duration("restart-backoff", "30s", "longest wait before a worker that ended is started again", time.Second, time.Hour),
 	duration("rpo-target", "5m", "lag past which an event is told and status says so; 0 is none", 0, 720*time.Hour),
