@@ -128,6 +128,11 @@ func pair(root string, c claim) (Pairing, error) {
 	if err := checkEmpty(root); err != nil {
 		return none, err
 	}
+	for up := filepath.Dir(root); up != "/"; up = filepath.Dir(up) {
+		if _, err := brick.ReadXattr(up, brick.XattrVolumeID); err == nil {
+			return none, fmt.Errorf("%w: %q lies inside the brick or slave %q", ErrOverlap, root, up)
+		}
+	}
 	if !c.create || c.readOnly {
 		return none, fmt.Errorf("%w: %q is empty", ErrNotSlave, root)
 	}

@@ -65,6 +65,18 @@ func TestRefused(t *testing.T) {
 			}
 			return dir + "/l"
 		}, ErrOverlap},
+		{"inside another's slave", func(t *testing.T, dir string) string {
+			c, err := Local(t.Context(), dir, other, Options{Create: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			inside := filepath.Join(dir, "a", "b")
+			if err := os.MkdirAll(inside, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return inside
+		}, ErrOverlap},
 		{"above the master", func(*testing.T, string) string { return filepath.Dir(m.Path()) }, ErrOverlap},
 		{"a mounted brick", func(t *testing.T, dir string) string {
 			c, err := Local(t.Context(), dir, m, Options{Create: true})
