@@ -93,11 +93,18 @@ func (b *Brick) SymlinkHandle(g, parent gfid.GFID, base string) syscall.Errno {
 	return errnoOf(unix.Renameat(b.handles, tmp, b.handles, HandlePath(g)))
 }
 
-// UnlinkHandle removes g's handle.
+// UnlinkHandle removes g's handle, that of a protected file too.
 func (b *Brick) UnlinkHandle(g gfid.GFID) syscall.Errno {
 	var p handlePath
-	_, _, errno := syscall.Syscall(unix.SYS_UNLINKAT, uintptr(b.handles), uintptr(unsafe.Pointer(p.set(g))), 0)
-	return errno
+	path := p.set(g)
+	unlink := func() syscall.Errno {
+		_, _, errno := syscall.Syscall(unix.SYS_UNLINKAT, uintptr(b.handles), uintptr(unsafe.Pointer(path)), 0)
+		return errno
+	}
+	if errno := unlink(); errno != syscall.EPERM {
+		return errno
+	}
+	return lifting(b.handles, HandlePath(g), unlink)
 }
 
 // ReadDirHandle says where the directory g is: its parent's GFID and its name

@@ -27,7 +27,17 @@ const (
 //
 // Source: glusterfs posix-gfid-path.c, posix_gfid_heal; the rule for copies is
 // ours.
-func (b *Brick) Identify(dirfd int, name string, parent gfid.GFID, st *unix.Statx_t, src *gfid.Source) (gfid.GFID, Healed, syscall.Errno) {
+func (b *Brick) Identify(dirfd int, name string, parent gfid.GFID, st *unix.Statx_t, src *gfid.Source) (g gfid.GFID, healed Healed, errno syscall.Errno) {
+	errno = lifting(dirfd, name, func() (errno syscall.Errno) {
+		var more Healed
+		g, more, errno = b.identify(dirfd, name, parent, st, src)
+		healed = max(healed, more)
+		return errno
+	})
+	return g, healed, errno
+}
+
+func (b *Brick) identify(dirfd int, name string, parent gfid.GFID, st *unix.Statx_t, src *gfid.Source) (gfid.GFID, Healed, syscall.Errno) {
 	g, errno := b.GFIDOf(dirfd, name)
 	healed := HealedNothing
 	switch {

@@ -305,3 +305,53 @@ func TestNoatime(t *testing.T) {
 		}
 	})
 }
+
+// Files that chattr(1) protects from their users get what we keep on them all the
+// same: those from before a GFID, all an xtime, and those without a name their end.
+// They stay protected.
+func TestProtectedFiles(t *testing.T) {
+	b := publicDir(t)
+	mustDo(t, os.MkdirAll(b+"/dir/sub", 0o755))
+	mustDo(t, os.WriteFile(b+"/dir/log", []byte("one\n"), 0o644))
+	mustDo(t, os.WriteFile(b+"/dir/fixed", []byte("x"), 0o644))
+	protect := func(dir string, on bool) {
+		t.Helper()
+		for name, flags := range map[string]int{"dir/log": 0x20, "dir/fixed": 0x10, "dir": 0x10} {
+			if !on {
+				flags = 0
+			}
+			mustDo(t, with(dir+"/"+name, unix.O_RDONLY, 0, func(fd int) error { return setFlags(fd, flags) }))
+		}
+	}
+	protect(b, true)
+	t.Cleanup(func() { protect(b, false) })
+	m := mount(t, setup{brick: b})
+	before := m.xtime(brick.XtimeKey(m.brick.Volume()), m.brick.Root(), "")
+	for _, name := range []string{"dir/log", "dir/fixed", "dir/sub"} {
+		var st unix.Stat_t
+		mustDo(t, unix.Lstat(m.dir+"/"+name, &st))
+	}
+	appendTo := func(path string) error {
+		return with(path, unix.O_WRONLY|unix.O_APPEND, 0, func(fd int) error { return write(fd, "two\n") })
+	}
+	mustDo(t, appendTo(m.dir+"/dir/log"))
+	mustDo(t, os.WriteFile(m.dir+"/dir/sub/new", nil, 0o644))
+	m.waitOpen(0)
+	mustDo(t, m.srv.Translator().Marker().Flush())
+	for _, name := range []string{"", "dir", "dir/log", "dir/sub", "dir/sub/new"} {
+		if got := m.xtime(brick.XtimeKey(m.brick.Volume()), m.brick.Root(), name); got.Compare(before) <= 0 {
+			t.Errorf("xtime of %q is %v, want one after %v", name, got, before)
+		}
+	}
+	for name, want := range map[string]error{"dir/log": unix.EPERM, "dir/fixed": unix.EPERM, "dir/new": unix.EPERM} {
+		if err := os.WriteFile(m.dir+"/"+name, nil, 0o644); !errors.Is(err, want) {
+			t.Errorf("write of %s: %v, want %v", name, err, want)
+		}
+	}
+	// One that is protected after its name is gone.
+	fd, err := unix.Open(m.dir+"/gone", unix.O_RDWR|unix.O_CREAT, 0o644)
+	mustDo(t, err)
+	mustDo(t, unix.Unlink(m.dir+"/gone"))
+	mustDo(t, setFlags(fd, 0x10))
+	mustDo(t, unix.Close(fd))
+}

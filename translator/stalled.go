@@ -60,7 +60,7 @@ func (t *Translator) setXtimeAside(in *Inode, val []byte) error {
 	}
 	done := make(chan syscall.Errno, 1)
 	go func() {
-		done <- brick.Setxattr(h, name, t.xtimeKey, val, 0)
+		done <- brick.SetOwnXattr(h, name, t.xtimeKey, val, 0)
 		in.xtiming.Store(false)
 		<-t.aside
 	}()

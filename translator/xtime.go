@@ -104,7 +104,7 @@ func (t *Translator) setXtime(g gfid.GFID, val []byte) error {
 	}
 	defer o.release()
 	return errnoErr(in.hidingCtime(o, func() syscall.Errno {
-		return brick.Setxattr(o.dirfd, o.name, t.xtimeKey, val, 0)
+		return brick.SetOwnXattr(o.dirfd, o.name, t.xtimeKey, val, 0)
 	}))
 }
 
@@ -116,13 +116,13 @@ func (t *Translator) setXtimeCold(g gfid.GFID, val []byte) error {
 			return errno
 		}
 		defer brick.Close(fd)
-		return errnoErr(brick.Setxattr(fd, "", t.xtimeKey, val, 0))
+		return errnoErr(brick.SetOwnXattr(fd, "", t.xtimeKey, val, 0))
 	}
 	var st Attr
 	if t.b.StatHandle(g, &st) == 0 && st.Nlink == 1 {
 		return fs.ErrNotExist // no name is left, and nobody has it open
 	}
-	return errnoErr(brick.Setxattr(t.b.Handles(), brick.HandlePath(g), t.xtimeKey, val, 0))
+	return errnoErr(brick.SetOwnXattr(t.b.Handles(), brick.HandlePath(g), t.xtimeKey, val, 0))
 }
 
 func errnoErr(errno syscall.Errno) error {
