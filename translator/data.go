@@ -22,26 +22,34 @@ func (t *Translator) Write(h *Handle, data []byte, off int64, killPriv bool, c C
 		}
 	}
 	done := 0
-	var errno syscall.Errno
+	// As the caller: what is kept free for root is not for everybody.
+	errno := c.as(func() (e syscall.Errno) {
+		done, e = pwriteAll(h.fd, data, off)
+		return e
+	})
+	if done > 0 {
+		t.recordData(h.in)
+		return done, 0
+	}
+	return 0, errno
+}
+
+// pwriteAll writes data, and says how much of it could be written.
+func pwriteAll(fd int, data []byte, off int64) (done int, errno syscall.Errno) {
 	for done < len(data) {
-		n, err := unix.Pwrite(h.fd, data[done:], off+int64(done))
+		n, err := unix.Pwrite(fd, data[done:], off+int64(done))
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			errno = errnoOf(err)
-			break
+			return done, errnoOf(err)
 		}
 		if n == 0 {
 			break
 		}
 		done += n
 	}
-	if done > 0 {
-		t.recordData(h.in)
-		return done, 0
-	}
-	return 0, errno
+	return done, 0
 }
 
 // truncate sets the size of in. The caller holds in.mu.

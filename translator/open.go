@@ -201,7 +201,7 @@ func (t *Translator) opened(in *Inode, fd, flags int, passthrough bool, st *Attr
 	if o.handles == 0 {
 		o.passthrough = passthrough
 		if passthrough {
-			if errno := t.register(o, fd); errno != 0 {
+			if errno := t.register(o, fd, c); errno != 0 {
 				brick.Close(fd)
 				t.closedIfUnused(in)
 				if errno != errNoPassthrough {
@@ -250,11 +250,17 @@ const errNoPassthrough = syscall.ENOTSUP
 
 // register makes fd the backing file of o. The first refusal of the kernel ends
 // passthrough for the whole mount.
-func (t *Translator) register(o *openState, fd int) syscall.Errno {
+func (t *Translator) register(o *openState, fd int, c Caller) syscall.Errno {
 	if t.cold.Load() {
 		return errNoPassthrough
 	}
-	id, errno := t.opts.Backing.Register(fd)
+	// The kernel writes with the credentials that register: what is kept free for
+	// root is not for who opens.
+	var id int32
+	errno := c.as(func() (e syscall.Errno) {
+		id, e = t.opts.Backing.Register(fd)
+		return e
+	})
 	switch errno {
 	case 0:
 		o.backing = id

@@ -284,6 +284,9 @@ func (o *mountOptions) again() []string {
 
 // serve mounts and answers requests until the mount ends.
 func (o *mountOptions) serve(ctx context.Context, k fuseOptions) (err error) {
+	if err := dropResource(); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
 	tell := io.WriteCloser(nil)
 	if os.Getenv(readyEnv) != "" {
 		tell = os.NewFile(readyFD, "ready")
@@ -445,6 +448,21 @@ func profileCPU(path string) (stop func(), err error) {
 		pprof.StopCPUProfile()
 		_ = f.Close() // a profile cut short tells so itself
 	}, nil
+}
+
+// dropResource gives up CAP_SYS_RESOURCE for good, by running this program anew:
+// who has it is under no quota, and we write for users who are.
+func dropResource() error {
+	const sysResource = 24
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, sysResource, 0, 0, 0)
+	if err != nil || has == 0 {
+		return err
+	}
+	runtime.LockOSThread() // what is dropped is this thread's, and it is the one that runs on
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, sysResource, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up CAP_SYS_RESOURCE: %w", err)
+	}
+	return os.NewSyscallError("exec", syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
 
 // raiseFileLimit asks for as many descriptors as the hard limit allows.
