@@ -11,4 +11,11 @@
 //
 // What no FUSE file system can do: reflink and dedupe between files of the
 // mount, FIEMAP, collapse and insert range, swap files, quota calls, fs-verity.
+//
+// What differs from the directory beneath, because the kernel asks for two things
+// in the same words: chown(-1, -1) by one who does not own a set-uid file does
+// nothing and succeeds; a write to a file that has set-uid and a capability clears
+// both, whoever writes; a store to a mapping clears what a write would. A name
+// that was removed while a file handle of NFS led to it can be opened by the handle
+// until the kernel forgets it. The name .go-fuse-epoll-hack in the root is go-fuse's.
 package fusefs
