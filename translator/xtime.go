@@ -76,6 +76,9 @@ func (t *Translator) names(g gfid.GFID, found func(parent gfid.GFID, base string
 // does not wait for who holds up a file, which may be for ever.
 func (t *Translator) SetXtime(g gfid.GFID, at time.Time) error {
 	err := t.setXtime(g, brick.StampOf(at).Bytes())
+	if errors.Is(err, syscall.ESTALE) {
+		err = marker.ErrBusy // it, or what it lies in, is being renamed
+	}
 	// One that is busy is written by somebody, and touched again after a crash.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, marker.ErrBusy) {
 		t.owe()
