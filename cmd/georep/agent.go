@@ -84,7 +84,7 @@ func (o *agentOptions) run(ctx context.Context, args []string, original string) 
 		return o.execRsync(args)
 	}
 	if o.make {
-		if err := os.Mkdir(o.root, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := o.makeRoot(); err != nil {
 			return fmt.Errorf("agent: %w", err)
 		}
 	}
@@ -119,6 +119,17 @@ func (o *agentOptions) readRequest(original string, args *[]string) (done bool, 
 		o.make, *args = true, nil
 	}
 	return false, nil
+}
+
+// makeRoot makes the slave's directory, and with --below those on the way to it.
+func (o *agentOptions) makeRoot() error {
+	if o.below != "" {
+		return os.MkdirAll(o.root, 0o755)
+	}
+	if err := os.Mkdir(o.root, 0o755); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // execRsync becomes the rsync server that the other side's rsync asks for.

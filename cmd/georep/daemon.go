@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,7 +30,10 @@ type daemonOptions struct {
 	state  string
 	store  string
 	mounts string
-	debug  bool
+
+	metrics string
+	webhook string
+	debug   bool
 }
 
 func newDaemonCommand() *cobra.Command {
@@ -53,6 +57,8 @@ Exit status: 0 ended by a signal, 1 failed, 2 usage, 4 another daemon runs.`,
 	f.StringVar(&o.state, "state-dir", defaultState, "directory of keys and logs")
 	f.StringVar(&o.store, "db", "", "database (default STATE-DIR/georep.db)")
 	f.StringVar(&o.mounts, "mount-dir", defaultMounts, "directory in which volumes are mounted that name no mountpoint")
+	f.StringVar(&o.metrics, "metrics", "", "address on the loopback at which Prometheus is answered, such as 127.0.0.1:9877 (default none)")
+	f.StringVar(&o.webhook, "webhook", "", "http or https URL that each event is posted to as JSON (default none)")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	return c
 }
@@ -70,6 +76,14 @@ func socketDefault() string {
 func (o *daemonOptions) run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return &exitError{code: exitPrecondition, err: errors.New("daemon: only root can mount bricks and read them"), hint: "run it with sudo"}
+	}
+	if o.metrics != "" {
+		if err := daemon.CheckMetricsAddress(o.metrics); err != nil {
+			return daemonError(err)
+		}
+	}
+	if u, err := url.Parse(o.webhook); o.webhook != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return usagef("daemon: webhook %q: want an http or https URL", o.webhook)
 	}
 	if o.store == "" {
 		o.store = filepath.Join(o.state, "georep.db")
@@ -104,7 +118,7 @@ func (o *daemonOptions) run(ctx context.Context) error {
 	}
 	d, err := daemon.New(daemon.Options{
 		Store: store, Host: &daemonHost{log: log}, Socket: o.socket, State: o.state, Mounts: o.mounts,
-		Georep: self, Node: node, Env: childEnv(), Version: buildVersion(), Notify: notifySystemd(), Logger: log,
+		Georep: self, Node: node, Env: childEnv(), Version: buildVersion(), Metrics: o.metrics, Webhook: o.webhook, Notify: notifySystemd(), Logger: log,
 	})
 	if err != nil {
 		return err

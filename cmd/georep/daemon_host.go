@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -75,15 +76,21 @@ func (h *daemonHost) PrepareSlave(ctx context.Context, path string, s daemon.Sla
 	defer b.Close()
 	undo := func() {}
 	if s.KnownHosts == "" {
-		if err := checkRoom(path, s.Address, force); err != nil {
+		if err := checkRoom(path, s.Base, force); err != nil {
 			return err
 		}
-		err := os.Mkdir(s.Address, 0o755)
-		if errors.Is(err, fs.ErrNotExist) {
-			return session.Errorf(session.Precondition, "slave %s: the directory it is to be in is not there", s.Address)
+		var made []string
+		for _, dir := range []string{s.Base, s.Address} {
+			if err := os.Mkdir(dir, 0o755); err == nil {
+				made = append(made, dir)
+			} else if !errors.Is(err, fs.ErrExist) {
+				return session.Errorf(session.Failed, "slave %s: %v", s.Address, err)
+			}
 		}
-		if err == nil {
-			undo = func() { _ = os.Remove(s.Address) } // if it became more than an empty directory it stays
+		undo = func() {
+			for _, dir := range slices.Backward(made) {
+				_ = os.Remove(dir) // if it became more than an empty directory it stays
+			}
 		}
 	}
 	c, err := h.connect(ctx, b, s, true)

@@ -23,6 +23,7 @@ var families = []func() *cobra.Command{
 	newDestinationCommand,
 	newSessionCommand,
 	newCheckpointCommand,
+	newEventsCommand,
 	newVerifyCommand,
 	newAgentCommand,
 	newRshCommand,

@@ -26,7 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                sshdCommands,
+		Cmds:                scriptCommands,
 		Setup: func(env *testscript.Env) error {
 			env.Values[sshdKey{}] = map[string]*sshHost{}
 			env.Defer(func() { unmountBelow(t, env.WorkDir) })

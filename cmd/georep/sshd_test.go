@@ -29,14 +29,16 @@ type sshHost struct {
 	links []net.Conn // guarded by mu
 }
 
-// sshdCommands are commands for scripts:
+// scriptCommands are commands for scripts, besides webhook and fetch:
 //
 //	sshd NAME       starts a host; its files are in $WORK/NAME, a key that logs in
 //	                is NAME/id; sets $NAME_port and $NAME_fingerprint
 //	sshd-key NAME   gives the host another key
 //	link NAME cut   breaks all connections and takes no new ones
 //	link NAME heal  takes connections again
-var sshdCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"webhook": webhookCommand,
+	"fetch":   fetchCommand,
 	"sshd": func(ts *testscript.TestScript, neg bool, args []string) {
 		h := &sshHost{dir: ts.MkAbs(args[0])}
 		ts.Check(h.start())

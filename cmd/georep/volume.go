@@ -19,7 +19,7 @@ func newVolumeCommand() *cobra.Command {
 	}
 	o.addFlag(c)
 	c.AddCommand(newVolumeCreateCommand(o), newVolumeListCommand(o), newVolumeShowCommand(o), newVolumeDeleteCommand(o),
-		newVolumeStartCommand(o), newVolumeStopCommand(o), newVolumeStatusCommand(o))
+		newVolumeStartCommand(o), newVolumeStopCommand(o), newVolumeStatusCommand(o), newGeoReplicationCommand(o))
 	return c
 }
 

@@ -41,6 +41,7 @@ type Host interface {
 // Slave says where a slave is and how it is reached.
 type Slave struct {
 	Address    string // as georep replicate takes it
+	Base       string // of its session; directories from here on may be made
 	Identity   string // file of the private key; "" for this host
 	KnownHosts string // file of the host's key; "" for this host
 }
@@ -58,6 +59,11 @@ type Options struct {
 	Env []string
 	// Version of georep, as clients are told.
 	Version string
+	// Metrics is where Prometheus is answered, an address of the loopback; "" is
+	// nowhere.
+	Metrics string
+	// Webhook is an http or https URL that each event is posted to; "" is none.
+	Webhook string
 	// Notify tells the service manager, in the form of sd_notify(3). Nil: nobody.
 	Notify func(string)
 	Logger *slog.Logger // nil discards
@@ -111,6 +117,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	defer listen.Close() // removes the socket
+	measured, err := d.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
 	if err := d.resume(); err != nil {
 		return err
 	}
@@ -126,10 +136,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("serving", "socket", d.opt.Socket)
 	d.opt.Notify("READY=1")
 
-	var retaining sync.WaitGroup
-	retaining.Go(func() { d.retain(ctx) })
+	var beside sync.WaitGroup
+	beside.Go(func() { d.retain(ctx) })
+	beside.Go(func() { d.post(ctx) })
 	d.watch(ctx)
-	retaining.Wait()
+	beside.Wait()
+	<-measured
 
 	d.opt.Notify("STOPPING=1")
 	stop() // who follows events or waits is told now

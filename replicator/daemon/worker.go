@@ -77,14 +77,14 @@ func (d *Daemon) startWorkers(s *session.Session) error {
 // slaveOf says where each brick of s goes.
 func (d *Daemon) slaveOf(s *session.Session) (func(session.Pair) Slave, error) {
 	if s.Destination == "" {
-		return func(p session.Pair) Slave { return Slave{Address: p.Slave} }, nil
+		return func(p session.Pair) Slave { return Slave{Address: p.Slave, Base: s.Dir} }, nil
 	}
 	dest, err := d.store.Destination(s.Destination)
 	if err != nil {
 		return nil, err
 	}
 	return func(p session.Pair) Slave {
-		return Slave{Address: dest.Address(p.Slave), Identity: dest.Identity, KnownHosts: dest.KnownHosts}
+		return Slave{Address: dest.Address(p.Slave), Base: s.Dir, Identity: dest.Identity, KnownHosts: dest.KnownHosts}
 	}, nil
 }
 

@@ -27,7 +27,7 @@ func ParseRequest(line, root string) (rsync []string, err error) {
 
 // ParseRequestBelow is ParseRequest for a forced command that runs `georep agent
 // --below dir`: DIR may be any directory in dir, and is returned as root, without
-// symlinks. DIR may be missing if the directory it is to be in is there.
+// symlinks. DIR may be missing, and so may directories between it and dir.
 func ParseRequestBelow(line, dir string) (root string, rest []string, err error) {
 	root, rest, err = splitRequest(line)
 	if err != nil {
@@ -37,15 +37,21 @@ func ParseRequestBelow(line, dir string) (root string, rest []string, err error)
 	if err != nil {
 		return "", nil, fmt.Errorf("slave: %w: the key is for what is in %q: %w", ErrRefused, dir, err)
 	}
-	real, err := filepath.EvalSymlinks(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		if real, err = filepath.EvalSymlinks(filepath.Dir(root)); err == nil {
-			real = filepath.Join(real, filepath.Base(root))
+	root = filepath.Clean(root)
+	real, missing := root, ""
+	for there := root; ; there = filepath.Dir(there) {
+		real, err = filepath.EvalSymlinks(there)
+		if !errors.Is(err, fs.ErrNotExist) || there == filepath.Dir(there) {
+			break
 		}
+		missing = filepath.Join(filepath.Base(there), missing)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("slave: %w: %w", ErrRefused, err)
 	}
+	// A symlink that leads nowhere does not count as missing: what is made is made
+	// where it says, or not at all.
+	real = filepath.Join(real, missing)
 	if !filepath.IsAbs(root) || below != "/" && !strings.HasPrefix(real, below+"/") {
 		return "", nil, fmt.Errorf("slave: %w: the key is for what is in %q, not for %q", ErrRefused, dir, root)
 	}
