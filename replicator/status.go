@@ -44,13 +44,21 @@ type Status struct {
 	Lag time.Duration
 	// Backlog is the records, or names found, that are read and not done.
 	Backlog int64
-	Done    Counts // since New
-	Found   Found  // by the last hybrid crawl
+	Pending Pending // of the batch being worked on
+	Done    Counts  // since New
+	Found   Found   // by the last hybrid crawl
 	// Waiting is the number of items in quarantine; Items are the oldest of them.
 	Waiting int
 	Items   []Item
 	// Active is when work was last done.
 	Active time.Time
+}
+
+// Pending is what waits, by class.
+type Pending struct {
+	Entries int64 // names
+	Data    int64 // objects with contents
+	Meta    int64 // objects with attributes
 }
 
 // Found is how far a hybrid crawl has looked.
@@ -113,6 +121,17 @@ func (w *Worker) setItems() {
 	case w.status.State == Degraded:
 		w.status.State, w.status.Reason = Active, ""
 	}
+}
+
+// setPending notes the batch being worked on; nil: none is.
+func (w *Worker) setPending(b *batch) {
+	var p Pending
+	if b != nil {
+		p = Pending{int64(len(b.touches)), int64(len(b.data)), int64(len(b.meta))}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Pending = p
 }
 
 func (w *Worker) addCounts(c Counts) {

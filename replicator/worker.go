@@ -225,6 +225,8 @@ func (w *Worker) bound() brick.Stamp {
 // try runs b, and compares subtrees that the slave turns out to have lost.
 func (w *Worker) try(ctx context.Context, b *batch) ([]Failure, error) {
 	w.busy = true
+	w.setPending(b)
+	defer w.setPending(nil)
 	p := newPass(w.m, w.c, b, &w.pass, w.bound())
 	err := p.run(ctx)
 	w.addCounts(p.count)

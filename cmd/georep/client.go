@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -75,3 +76,9 @@ func timeText(t time.Time) string {
 }
 
 func bytesText(n uint64) string { return humanize.IBytes(n) }
+
+// sorted is names in order.
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}

@@ -12,6 +12,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/georep/georep/replicator/daemon"
 	"github.com/georep/georep/replicator/session"
@@ -26,6 +27,7 @@ const (
 
 // daemonOptions are the options of georep daemon as given.
 type daemonOptions struct {
+	config string
 	socket string
 	state  string
 	store  string
@@ -50,9 +52,23 @@ Exit status: 0 ended by a signal, 1 failed, 2 usage, 4 another daemon runs.`,
 		Example: `    $ georep daemon &
     $ georep session list`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := readDaemonFile(o.config, c.Flags().Changed("config"))
+			if err == nil {
+				err = f.apply(c.Flags())
+			}
+			if err != nil {
+				return err
+			}
+			return o.run(c.Context())
+		},
 	}
-	f := c.Flags()
+	c.Flags().StringVar(&o.config, "config", defaultConfig, "file of options; those of the command line have precedence")
+	o.addFlags(c.Flags())
+	return c
+}
+
+func (o *daemonOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.socket, "socket", socketDefault(), "unix socket of the API")
 	f.StringVar(&o.state, "state-dir", defaultState, "directory of keys and logs")
 	f.StringVar(&o.store, "db", "", "database (default STATE-DIR/georep.db)")
@@ -60,7 +76,19 @@ Exit status: 0 ended by a signal, 1 failed, 2 usage, 4 another daemon runs.`,
 	f.StringVar(&o.metrics, "metrics", "", "address on the loopback at which Prometheus is answered, such as 127.0.0.1:9877 (default none)")
 	f.StringVar(&o.webhook, "webhook", "", "http or https URL that each event is posted to as JSON (default none)")
 	f.BoolVar(&o.debug, "debug", false, "log more")
-	return c
+}
+
+// check refuses options that make no sense.
+func (o *daemonOptions) check() error {
+	if o.metrics != "" {
+		if err := daemon.CheckMetricsAddress(o.metrics); err != nil {
+			return daemonError(err)
+		}
+	}
+	if u, err := url.Parse(o.webhook); o.webhook != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return usagef("daemon: webhook %q: want an http or https URL", o.webhook)
+	}
+	return nil
 }
 
 // socketEnv names another socket than the default one for all commands.
@@ -77,13 +105,8 @@ func (o *daemonOptions) run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return &exitError{code: exitPrecondition, err: errors.New("daemon: only root can mount bricks and read them"), hint: "run it with sudo"}
 	}
-	if o.metrics != "" {
-		if err := daemon.CheckMetricsAddress(o.metrics); err != nil {
-			return daemonError(err)
-		}
-	}
-	if u, err := url.Parse(o.webhook); o.webhook != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		return usagef("daemon: webhook %q: want an http or https URL", o.webhook)
+	if err := o.check(); err != nil {
+		return err
 	}
 	if o.store == "" {
 		o.store = filepath.Join(o.state, "georep.db")

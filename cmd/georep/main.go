@@ -24,6 +24,8 @@ var families = []func() *cobra.Command{
 	newSessionCommand,
 	newCheckpointCommand,
 	newEventsCommand,
+	newConfigCommand,
+	newDoctorCommand,
 	newVerifyCommand,
 	newAgentCommand,
 	newRshCommand,

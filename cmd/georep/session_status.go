@@ -31,14 +31,13 @@ func newSessionStatusCommand(client *daemonClient) *cobra.Command {
 		Use:   "status [NAME] [--detail] [--watch] [--check] [-o table|wide|json]",
 		Short: "Show each worker of a session, of every session when none is named",
 		Long: `STATUS is Created, Initializing, Active, Degraded (some items wait in quarantine),
-Stalled (no progress though work waits), Held (a brake waits for an approval),
-Faulty, HostKeyChanged, Paused or Stopped. LAST_SYNCED is the stime: everything
+Stalled (no progress though work waits), Faulty, HostKeyChanged, Paused or Stopped. LAST_SYNCED is the stime: everything
 older is durable on the slave. LAG is the age of the oldest change that the slave
 may lack. ENTRY, DATA and META wait to be applied; FAILURES wait in quarantine.
 
 With --check one line is printed and the exit status is that of a Nagios plugin:
 0 all well, 1 degraded, initializing, stopped, paused or behind rpo-target,
-2 faulty, stalled, held or host key changed, 3 not known.
+2 faulty, stalled or host key changed, 3 not known.
 Else: 0 no worker faulty, 1 some faulty, 2 usage, 3 no such session.`,
 		Example: `    $ georep session status vol0-backup
     MASTER NODE  MASTER VOL  MASTER BRICK  SLAVE USER  SLAVE             SLAVE NODE  STATUS  CRAWL STATUS     LAST_SYNCED
@@ -136,7 +135,7 @@ func (o *sessionStatusOptions) print(w io.Writer, all []daemon.SessionStatus) er
 var (
 	statusHeading = []string{"MASTER NODE", "MASTER VOL", "MASTER BRICK", "SLAVE USER", "SLAVE", "SLAVE NODE", "STATUS", "CRAWL STATUS", "LAST_SYNCED"}
 	detailHeading = []string{"ENTRY", "DATA", "META", "FAILURES", "CHECKPOINT TIME", "CHECKPOINT COMPLETED", "CHECKPOINT COMPLETION TIME",
-		"LAG", "BACKLOG", "BACKLOG BYTES", "RATE", "ETA", "SESSION", "REASON"}
+		"LAG", "BACKLOG", "RATE", "ETA", "SESSION", "REASON"}
 )
 
 func statusCells(w *daemon.WorkerStatus) []string {
@@ -161,7 +160,7 @@ func detailCells(w *daemon.WorkerStatus) []string {
 	}
 	return []string{
 		fmt.Sprint(w.Entries), fmt.Sprint(w.Data), fmt.Sprint(w.Meta), fmt.Sprint(w.Failures), at, done, when,
-		lag, fmt.Sprint(w.Backlog), bytesText(uint64(max(w.BacklogBytes, 0))),
+		lag, fmt.Sprint(w.Backlog),
 		fmt.Sprintf("%.0f/s, %s/s", w.Rate, bytesText(uint64(max(w.RateBytes, 0)))), eta, w.Session, oneLine(reason),
 	}
 }
@@ -229,7 +228,7 @@ func (o *sessionStatusOptions) nagios(c *cobra.Command, args []string) error {
 
 func nagiosCode(w *daemon.WorkerStatus) int {
 	switch w.Status {
-	case "Faulty", "Stalled", "Held", "HostKeyChanged":
+	case "Faulty", "Stalled", "HostKeyChanged":
 		return nagiosCritical
 	case "Active":
 		if !w.LagOver {

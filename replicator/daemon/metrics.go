@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +28,6 @@ var (
 	descTarget     = desc("lag_target_seconds", "rpo-target of the session, 0 if it has none.", "session")
 	descBacklog    = desc("backlog_records", "Records read and not applied.", "session", "brick")
 	descPending    = desc("pending_operations", "Operations that wait, by class.", "session", "brick", "class")
-	descBytes      = desc("pending_bytes", "Bytes of contents that wait.", "session", "brick")
 	descApplied    = desc("applied_operations_total", "Operations applied since the worker's process began, by class.", "session", "brick", "class")
 	descSent       = desc("applied_bytes_total", "Bytes of contents sent since the worker's process began.", "session", "brick")
 	descState      = desc("worker_state", "1 for the state that the worker is in.", "session", "brick", "state")
@@ -38,7 +36,6 @@ var (
 	descStime      = desc("stime_timestamp_seconds", "Everything older is durable on the slave.", "session", "brick")
 	descQuarantine = desc("quarantine_items", "Items that failed and are tried again.", "session", "brick")
 	descConflicts  = desc("conflicts_total", "Objects of others kept aside on the slave since the worker's process began.", "session", "brick")
-	descRsync      = desc("rsync_runs_total", "Runs of rsync since the worker's process began, by exit code.", "session", "brick", "code")
 	descCheckpoint = desc("checkpoint_timestamp_seconds", "Time of the latest checkpoint.", "session")
 	descCompleted  = desc("checkpoint_completed", "1 if the latest checkpoint is reached.", "session")
 	descFiles      = desc("changelog_files", "Sealed changelogs on the brick.", "volume", "brick")
@@ -98,7 +95,6 @@ func (m metrics) session(ch chan<- prometheus.Metric, s *session.Session) error 
 		w := &st.Workers[i]
 		gauge(ch, descLag, w.Lag.Seconds(), s.Name, w.Brick)
 		gauge(ch, descBacklog, float64(w.Backlog), s.Name, w.Brick)
-		gauge(ch, descBytes, float64(w.BacklogBytes), s.Name, w.Brick)
 		for class, n := range map[string]int64{"entry": w.Entries, "data": w.Data, "meta": w.Meta} {
 			gauge(ch, descPending, float64(n), s.Name, w.Brick, class)
 		}
@@ -115,9 +111,6 @@ func (m metrics) session(ch chan<- prometheus.Metric, s *session.Session) error 
 				is = 1
 			}
 			gauge(ch, descState, is, s.Name, w.Brick, state)
-		}
-		for code, n := range w.RsyncRuns {
-			counter(ch, descRsync, float64(n), s.Name, w.Brick, strconv.Itoa(code))
 		}
 		if !w.Progress.IsZero() {
 			gauge(ch, descProgress, seconds(w.Progress), s.Name, w.Brick)

@@ -150,7 +150,7 @@ func (d *Daemon) alarm(w *worker, ws *WorkerStatus) {
 	if ws.Status != before.state && (ws.Status != "Initializing" || before.state == "") {
 		kind := map[string]string{
 			"Active": "worker.active", "Faulty": "worker.faulty", "Stalled": "worker.stalled", "Degraded": "worker.degraded",
-			"HostKeyChanged": "worker.host-key-changed", "Held": "brake.held", "Initializing": "worker.initializing",
+			"HostKeyChanged": "worker.host-key-changed", "Initializing": "worker.initializing",
 		}[ws.Status]
 		text := ws.Brick + " is " + ws.Status
 		if ws.Reason != "" {

@@ -126,7 +126,7 @@ func (d *Daemon) postSessionVerb(r *http.Request) (any, error) {
 		err = d.end(name, session.Paused, force, session.Started)
 	case "resume":
 		err = d.resumeSession(name, force)
-	case "retry", "approve":
+	case "retry":
 		err = d.say(name, verb)
 	default:
 		err = session.Errorf(session.NotFound, "a session can't %s", verb)

@@ -27,24 +27,21 @@ type WorkerStatus struct {
 
 	Checkpoint *session.Checkpoint `json:"checkpoint,omitempty"` // the latest one
 
-	Current      bool          `json:"current"`       // nothing is known to be waiting
-	Lag          time.Duration `json:"lag"`           // nanoseconds
-	LagOver      bool          `json:"lag_over"`      // it is above rpo-target
-	Backlog      int64         `json:"backlog"`       // records
-	BacklogBytes int64         `json:"backlog_bytes"` // of contents
-	Rate         float64       `json:"rate"`          // operations a second, of the last minute
-	RateBytes    float64       `json:"rate_bytes"`    // bytes of contents a second, of the last minute
-	ETA          time.Duration `json:"eta"`           // nanoseconds; 0 if not known
-	Reason       string        `json:"reason,omitempty"`
-	Why          string        `json:"crawl_reason,omitempty"` // why that crawl
+	Current   bool          `json:"current"`    // nothing is known to be waiting
+	Lag       time.Duration `json:"lag"`        // nanoseconds
+	LagOver   bool          `json:"lag_over"`   // it is above rpo-target
+	Backlog   int64         `json:"backlog"`    // records
+	Rate      float64       `json:"rate"`       // operations a second, of the last minute
+	RateBytes float64       `json:"rate_bytes"` // bytes of contents a second, of the last minute
+	ETA       time.Duration `json:"eta"`        // nanoseconds; 0 if not known
+	Reason    string        `json:"reason,omitempty"`
+	Why       string        `json:"crawl_reason,omitempty"` // why that crawl
 
-	Done      session.Counts `json:"done"` // since the worker's process began
-	Held      *session.Held  `json:"held,omitempty"`
-	RsyncRuns map[int]int64  `json:"rsync_runs,omitempty"`
-	Progress  time.Time      `json:"last_progress"`
-	PID       int            `json:"pid,omitempty"`
-	Began     time.Time      `json:"began"` // of the process
-	Restarts  int            `json:"restarts"`
+	Done     session.Counts `json:"done"` // since the worker's process began
+	Progress time.Time      `json:"last_progress"`
+	PID      int            `json:"pid,omitempty"`
+	Began    time.Time      `json:"began"` // of the process
+	Restarts int            `json:"restarts"`
 }
 
 // SessionStatus is a session as it is now.
@@ -57,7 +54,7 @@ type SessionStatus struct {
 }
 
 // worst are the states of a worker that runs, worst first.
-var worst = []string{"HostKeyChanged", "Faulty", "Stalled", "Held", "Degraded", "Initializing", "Active"}
+var worst = []string{"HostKeyChanged", "Faulty", "Stalled", "Degraded", "Initializing", "Active"}
 
 // sessionStatus is what s is at.
 func (d *Daemon) sessionStatus(s *session.Session) (*SessionStatus, error) {
@@ -155,25 +152,18 @@ func (w *worker) fill(ws *WorkerStatus, stall time.Duration) {
 		ws.Status = "Stalled"
 		ws.Reason = fmt.Sprintf("no progress for %v with work waiting", idle.Round(time.Second))
 	}
-	if working && ws.Held != nil {
-		ws.Status = "Held"
-		ws.Reason = fmt.Sprintf("%d deletes wait for: georep session approve %s", ws.Held.Deletes, ws.Session)
-	}
 	ops, bytes := w.rate.per(time.Now())
 	ws.Rate, ws.RateBytes = ops, bytes
-	switch {
-	case ws.BacklogBytes > 0 && bytes > 0:
-		ws.ETA = time.Duration(float64(ws.BacklogBytes) / bytes * float64(time.Second))
-	case ws.Backlog > 0 && ops > 0:
+	if ws.Backlog > 0 && ops > 0 {
 		ws.ETA = time.Duration(float64(ws.Backlog) / ops * float64(time.Second))
 	}
 }
 
 func (ws *WorkerStatus) take(r *session.Report) {
 	ws.Status, ws.Reason, ws.Crawl, ws.Why = r.State, r.Reason, r.Crawl, r.Why
-	ws.Stime, ws.Current, ws.Lag, ws.Backlog, ws.BacklogBytes = r.Stime.Time(), r.Current, r.Lag, r.Backlog, r.PendingBytes
+	ws.Stime, ws.Current, ws.Lag, ws.Backlog = r.Stime.Time(), r.Current, r.Lag, r.Backlog
 	ws.Entries, ws.Data, ws.Meta = r.Pending.Entries, r.Pending.Data, r.Pending.Meta
-	ws.Failures, ws.Done, ws.Held, ws.RsyncRuns = int64(r.Waiting), r.Done, r.Held, r.RsyncRuns
+	ws.Failures, ws.Done = int64(r.Waiting), r.Done
 }
 
 // rate is what was done in the last minute.

@@ -19,11 +19,7 @@ type Report struct {
 	Items   []Item        // the oldest of them
 	Active  time.Time     // when work was last done
 
-	Pending      Pending       // by class
-	PendingBytes int64         // of contents
-	Failures     int64         // items that failed, ever
-	Held         *Held         // a brake is on
-	RsyncRuns    map[int]int64 // by exit code
+	Pending Pending // by class
 }
 
 // Stamp is a time as stime is kept.
@@ -54,9 +50,3 @@ type Found struct{ Dirs, Names int64 }
 
 // Pending is what is waiting, by class.
 type Pending struct{ Entries, Data, Meta int64 }
-
-// Held is what a brake holds.
-type Held struct {
-	Deletes int64
-	Sample  []string
-}
