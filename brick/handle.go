@@ -79,19 +79,40 @@ func (b *Brick) SymlinkHandle(g, parent gfid.GFID, base string) syscall.Errno {
 	if errno != syscall.EEXIST {
 		return errno
 	}
-	tmp := "georep/tmp-" + g.String()
-	if e := errnoOf(unix.Symlinkat(target, b.handles, tmp)); e == syscall.EEXIST {
+	if errno := b.StageDirHandle(g, parent, base); errno != 0 {
+		return errno
+	}
+	return b.CommitDirHandle(g)
+}
+
+// StageDirHandle prepares for g's handle to say that the directory is base in
+// parent, with all the space that takes. CommitDirHandle makes it so, or
+// DropDirHandle undoes it; what a crash leaves staged is removed by Lock.
+func (b *Brick) StageDirHandle(g, parent gfid.GFID, base string) syscall.Errno {
+	target, tmp := DirHandleTarget(parent, base), stagedHandle(g)
+	errno := errnoOf(unix.Symlinkat(target, b.handles, tmp))
+	if errno == syscall.EEXIST {
 		// Left by a crash: nobody else makes a name with this GFID now.
 		unix.Unlinkat(b.handles, tmp, 0)
-		e = errnoOf(unix.Symlinkat(target, b.handles, tmp))
-		if e != 0 {
-			return e
-		}
-	} else if e != 0 {
-		return e
+		errno = errnoOf(unix.Symlinkat(target, b.handles, tmp))
 	}
-	return errnoOf(unix.Renameat(b.handles, tmp, b.handles, HandlePath(g)))
+	return errno
 }
+
+// CommitDirHandle puts what was staged in the place of g's handle, in one step.
+func (b *Brick) CommitDirHandle(g gfid.GFID) syscall.Errno {
+	return b.withHandleDir(g, func() syscall.Errno {
+		return errnoOf(unix.Renameat(b.handles, stagedHandle(g), b.handles, HandlePath(g)))
+	})
+}
+
+// DropDirHandle removes what was staged for g.
+func (b *Brick) DropDirHandle(g gfid.GFID) {
+	// Lock removes it if this fails.
+	unix.Unlinkat(b.handles, stagedHandle(g), 0)
+}
+
+func stagedHandle(g gfid.GFID) string { return "georep/" + tmpPrefix + g.String() }
 
 // UnlinkHandle removes g's handle, that of a protected file too.
 func (b *Brick) UnlinkHandle(g gfid.GFID) syscall.Errno {

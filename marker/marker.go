@@ -56,6 +56,7 @@ type Marker struct {
 	last  time.Time               // newest time handed out; guarded by mu
 
 	flushing sync.Mutex // held over a flush, taken before mu
+	failing  bool       // the last flush failed, and said so; guarded by flushing
 }
 
 // New returns a Marker for the tree.
@@ -113,9 +114,9 @@ func (m *Marker) Run(ctx context.Context) error {
 
 // Flush writes the xtime of every touched GFID and of its ancestors, root first,
 // so that a flush cut short leaves parents that are too new and never children
-// that no crawl would find. The error joins those of the GFIDs that could not be
-// written; they stay in the set and are tried again, and so do those that are busy,
-// which is no error.
+// that no crawl would find. The error is that of the first GFID that could not be
+// written; all such stay in the set and are tried again, and so do those that are
+// busy, which is no error.
 func (m *Marker) Flush() error {
 	m.flushing.Lock()
 	defer m.flushing.Unlock()
@@ -128,14 +129,17 @@ func (m *Marker) Flush() error {
 	m.dirty = make(map[gfid.GFID]time.Time, len(set))
 	m.mu.Unlock()
 
-	var errs []error
+	var first error
+	failed := 0
 	for _, g := range m.climb(set) {
 		err := m.tree.SetXtime(g, set[g])
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if !errors.Is(err, ErrBusy) {
-			errs = append(errs, fmt.Errorf("marker: xtime of %v: %w", g, err))
+			if failed++; first == nil {
+				first = fmt.Errorf("marker: xtime of %v: %w", g, err)
+			}
 		}
 		m.mu.Lock()
 		if set[g].After(m.dirty[g]) {
@@ -143,11 +147,11 @@ func (m *Marker) Flush() error {
 		}
 		m.mu.Unlock()
 	}
-	if err := errors.Join(errs...); err != nil {
-		m.opts.Logger.Error("xtime not written", "count", len(errs), "err", errs[0])
-		return err
+	if first != nil && !m.failing {
+		m.opts.Logger.Error("xtimes not written, tried again at each flush", "count", failed, "err", first)
 	}
-	return nil
+	m.failing = first != nil
+	return first
 }
 
 // climb adds the ancestors of the set's members to it, each with the newest time

@@ -255,11 +255,16 @@ func (m *move) move() syscall.Errno {
 		touched = append(touched, left.GFID)
 	}
 	return t.actTwice(records, recorded, func() syscall.Errno {
+		drop, errno := m.stage()
+		if errno != 0 {
+			return errno
+		}
 		act := m.rename
 		if m.dst.in != nil {
 			act = func() syscall.Errno { return t.removing(&m.dst, m.newParent, m.newName, m.rename) }
 		}
 		if errno := act(); errno != 0 {
+			drop()
 			return errno
 		}
 		t.relocate(m.src.in, m.oldParent, m.oldName, m.newParent, m.newName)
@@ -276,7 +281,12 @@ func (m *move) exchange() syscall.Errno {
 	from, to := m.names()
 	both := []*changelog.Record{m.record(m.src.in.gfid, from, to), m.record(m.dst.in.gfid, to, from)}
 	return t.actTwice(both, 2, func() syscall.Errno {
+		drop, errno := m.stage()
+		if errno != 0 {
+			return errno
+		}
 		if errno := m.rename(); errno != 0 {
+			drop()
 			return errno
 		}
 		t.relocate(m.src.in, m.oldParent, m.oldName, m.newParent, m.newName)
@@ -285,11 +295,38 @@ func (m *move) exchange() syscall.Errno {
 	}, m.src.in.gfid, m.dst.in.gfid, m.oldParent.gfid, m.newParent.gfid)
 }
 
+// stage prepares for directories to move: what that takes of the disk is taken
+// before anything has moved. It returns what undoes it.
+func (m *move) stage() (drop func(), errno syscall.Errno) {
+	var staged []gfid.GFID
+	drop = func() {
+		for _, g := range staged {
+			m.t.b.DropDirHandle(g)
+		}
+	}
+	from, to := m.names()
+	stage := func(in *Inode, at changelog.Name) {
+		if in.IsDir() && errno == 0 {
+			if errno = m.t.b.StageDirHandle(in.gfid, at.Parent, at.Base); errno == 0 {
+				staged = append(staged, in.gfid)
+			}
+		}
+	}
+	stage(m.src.in, to)
+	if m.flags&unix.RENAME_EXCHANGE != 0 {
+		stage(m.dst.in, from)
+	}
+	if errno != 0 {
+		drop()
+	}
+	return drop, errno
+}
+
 // relocate makes what the brick says of in's place true after it moved.
 func (t *Translator) relocate(in, oldParent *Inode, oldName string, newParent *Inode, newName string) {
 	t.table.move(in, newParent, newName)
 	if in.IsDir() {
-		if errno := t.b.SymlinkHandle(in.gfid, newParent.gfid, newName); errno != 0 {
+		if errno := t.b.CommitDirHandle(in.gfid); errno != 0 {
 			t.opts.Logger.Error("handle of a renamed directory not moved; the next lookup after a restart heals it", "gfid", in.gfid, "err", errno)
 		}
 		return

@@ -57,26 +57,27 @@ func (t *Translator) findLosses(last *life, owing int64) error {
 // HTIME file, and crawl by xtime, which then leads them to all of it.
 //
 // What the changelogs of the last minutes name is touched too: of that the file
-// system may have lost the change, and not the record.
-func (t *Translator) sweep(last life) error {
+// system may have lost the change, and not the record. On a full disk xtimes may
+// have to wait: then it is not flushed, and the brick can be served all the same.
+func (t *Translator) sweep(last life) (flushed bool, err error) {
 	since := time.Unix(last.Pending, 0).Add(-sweepMargin)
 	t.opts.Logger.Warn("changes may be unrecorded since the brick was not stopped cleanly, looking for them by ctime", "since", since.UTC())
 	if err := t.touchRecorded(since.Add(-lostWindow).Unix()); err != nil {
-		return err
+		return false, err
 	}
 	s := sweeper{t: t, since: since.UnixNano()}
 	if errno := s.dir(t.b.Root(), gfid.Root); errno != 0 {
-		return fmt.Errorf("translator: sweep %q: %w", t.b.Path(), errno)
+		return false, fmt.Errorf("translator: sweep %q: %w", t.b.Path(), errno)
 	}
 	t.opts.Logger.Info("sweep done", "seen", s.seen, "touched", s.touched)
-	if err := t.marker.Flush(); err != nil {
-		return err
+	if t.marker.Flush() != nil {
+		return false, nil // it was logged, and is tried again each second
 	}
 	// Or the next loss of power undoes it, and the next sweep begins later.
 	if err := unix.Syncfs(t.b.Root()); err != nil {
-		return fmt.Errorf("translator: syncfs %q: %w", t.b.Path(), err)
+		return false, fmt.Errorf("translator: syncfs %q: %w", t.b.Path(), err)
 	}
-	return nil
+	return true, nil
 }
 
 // recordedUntil is a moment up to which all changes are in changelogs that a loss

@@ -87,6 +87,7 @@ type Translator struct {
 	cold      atomic.Bool // the kernel refused passthrough
 	delPaths  atomic.Bool // Options.CaptureDelPath as it is now
 	debt      debt
+	noRoom    atomic.Bool   // there was an inode without room for an xtime
 	aside     chan struct{} // one for each goroutine of setXtimeAside
 	reapLost  bool          // Run is to remove handles that a loss of power left
 	life      life          // as on the brick; after start, for the goroutine that scans
@@ -167,10 +168,13 @@ func (t *Translator) start() error {
 		return err
 	}
 	if last.Pending != 0 && t.full != nil && t.marker != nil {
-		if err := t.sweep(last); err != nil {
+		flushed, err := t.sweep(last)
+		if err != nil {
 			return err
 		}
-		last.Pending = 0
+		if flushed {
+			last.Pending = 0
+		}
 	}
 	t.reapLost = last.lostPower()
 	if err := t.beginLife(last); err != nil {

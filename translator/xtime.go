@@ -79,11 +79,24 @@ func (t *Translator) SetXtime(g gfid.GFID, at time.Time) error {
 	if errors.Is(err, syscall.ESTALE) {
 		err = marker.ErrBusy // it, or what it lies in, is being renamed
 	}
+	if errors.Is(err, syscall.ENOSPC) && t.hasSpace() {
+		// ext4 has one block for all xattrs of an inode, and a user filled it.
+		if !t.noRoom.Swap(true) {
+			t.opts.Logger.Warn("a file has no room left for an xtime beside its other xattrs: only changelogs lead to its changes", "gfid", g)
+		}
+		return fs.ErrNotExist
+	}
 	// One that is busy is written by somebody, and touched again after a crash.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, marker.ErrBusy) {
 		t.owe()
 	}
 	return err
+}
+
+// hasSpace reports whether the brick's file system has blocks left.
+func (t *Translator) hasSpace() bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(t.b.Root(), &st) == nil && st.Bavail > 64
 }
 
 func (t *Translator) setXtime(g gfid.GFID, val []byte) error {
