@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime"
 
@@ -183,16 +184,15 @@ func (w *world) dirents(fd, size int, each func(name string, typ byte, ino uint6
 			return
 		}
 		for rest := buf[:n]; len(rest) > 0; {
-			d := (*unix.Dirent)(ptr(&rest[0]))
-			each(direntName(rest), d.Type, d.Ino, d.Off)
-			rest = rest[d.Reclen:]
+			ino, next := binary.NativeEndian.Uint64(rest), binary.NativeEndian.Uint64(rest[8:])
+			each(direntName(rest), rest[18], ino, int64(next))
+			rest = rest[binary.NativeEndian.Uint16(rest[16:]):]
 		}
 	}
 }
 
 func direntName(b []byte) string {
-	d := (*unix.Dirent)(ptr(&b[0]))
-	name := b[19:d.Reclen]
+	name := b[19:binary.NativeEndian.Uint16(b[16:])] // struct linux_dirent64
 	for i, c := range name {
 		if c == 0 {
 			return string(name[:i])
