@@ -153,6 +153,25 @@ func (s *slicer) awaitLive(g gfid.GFID) {
 	s.t.Fatal("no scan in ten seconds")
 }
 
+// A brick in memory has no write-back, and so nothing that shows a store to a
+// page that is dirty already: its files are not passed through.
+func TestStoresOnBrickInMemory(t *testing.T) {
+	s := &slicer{server: newServer(t, memory(t))}
+	s.start()
+	s.rec = newRecords(s.brick)
+	h := s.open("f")
+	h.mmap(t)
+	for i := range 4 {
+		h.store(fmt.Sprint(i))
+		if err := unix.Msync(h.mem, unix.MS_SYNC); err != nil {
+			t.Fatal(err)
+		}
+		s.wantData(h.g, fmt.Sprintf("store %d", i))
+	}
+	h.close()
+	s.end()
+}
+
 // A mapping outlives its descriptor, the mount it came from, and the process that
 // served that: what is stored is recorded as long as it lasts, and then the watch
 // is over.

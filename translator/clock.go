@@ -16,8 +16,11 @@ import (
 // file systems); before, only when a timer tick lies between.
 type fileClock struct {
 	coarse bool
-	began  int64 // what the file system's clock said at the start, ns
-	last   int64 // the time of day when last looked at, unix seconds; see noteClock
+	// blind says that a store through a mapping may move no time even after
+	// write-back of the page was started, as in a file system in memory.
+	blind bool
+	began int64 // what the file system's clock said at the start, ns
+	last  int64 // the time of day when last looked at, unix seconds; see noteClock
 }
 
 // tick is the longest a coarse file clock may stand still.
@@ -50,7 +53,36 @@ func (c *fileClock) probe(b *brick.Brick) error {
 			last = now
 		}
 	}
+	c.blind, err = c.isBlind(f)
+	if err != nil {
+		return fmt.Errorf("probe of the file clock: %w", err)
+	}
 	return nil
+}
+
+// isBlind stores to a page of f, which has one byte, starts write-back, and
+// stores again: the file system is blind to stores if that moves no time.
+func (c *fileClock) isBlind(f *os.File) (bool, error) {
+	mem, err := unix.Mmap(int(f.Fd()), 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return true, nil // so no user can store either
+	}
+	defer unix.Munmap(mem)
+	mem[0]++
+	const flags = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	if err := unix.SyncFileRange(int(f.Fd()), 0, 0, flags); err != nil {
+		return true, nil
+	}
+	before, err := f.Stat()
+	if err != nil {
+		return true, err
+	}
+	if c.coarse {
+		time.Sleep(tick)
+	}
+	mem[0]++
+	after, err := f.Stat()
+	return err == nil && after.ModTime().Equal(before.ModTime()), err
 }
 
 // version is what of a file moves with each change of its contents.

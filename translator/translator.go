@@ -142,6 +142,10 @@ func (t *Translator) start() error {
 	if err := t.clock.probe(t.b); err != nil {
 		return fmt.Errorf("translator: %w", err)
 	}
+	if t.clock.blind && t.opts.Backing != nil {
+		t.opts.Logger.Warn("this file system does not show stores to mapped files, so none is passed through to the kernel", "brick", t.b.Path())
+		t.cold.Store(true)
+	}
 	last, err := readLife(t.b)
 	if err != nil {
 		return err
