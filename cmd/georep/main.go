@@ -26,6 +26,7 @@ var families = []func() *cobra.Command{
 	newEventsCommand,
 	newConfigCommand,
 	newDoctorCommand,
+	newManCommand,
 	newVerifyCommand,
 	newAgentCommand,
 	newRshCommand,
