@@ -55,7 +55,6 @@ func (e *overhead) chain(ctx context.Context, p *place, w *workload, rows []*Row
 			cell.Samples = append(cell.Samples, s)
 		}
 	}
-	e.opts.Progress(e.done, e.total, "")
 	if p.proc != nil {
 		if _, err := p.cpu(); err != nil {
 			return err // nothing more can be measured there

@@ -39,6 +39,15 @@ func (c *content) block(number uint64) []byte {
 	return c.buf
 }
 
+// unique fills b with bytes that are nowhere else, neither moved: what a search for
+// known blocks must not find.
+func unique(b []byte, number uint64) {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], number)
+	// It never fails.
+	_, _ = rand.NewChaCha8(seed).Read(b)
+}
+
 // errContent is a file that holds something else than what was written to it.
 var errContent = errors.New("not what was written")
 

@@ -12,13 +12,16 @@ import (
 // ramDir is where images are kept: in memory, so that no disk is measured.
 const ramDir = "/dev/shm"
 
+// imageNote is added to what a report says of the file system.
+const imageNote = ", on a loop device in memory"
+
 // image is a file system of its own in a file in memory, mounted by loop device.
 type image struct {
 	file string
 	dir  string // where it is mounted
 }
 
-// ImageKinds are the file systems an image can have, with how they are made.
+// imageKinds are the file systems an image can have, with how they are made.
 var imageKinds = map[string][]string{
 	"xfs":  {"mkfs.xfs", "-q", "-i", "size=512"},
 	"ext4": {"mkfs.ext4", "-q", "-F", "-I", "512", "-E", "lazy_itable_init=0,lazy_journal_init=0"},

@@ -178,6 +178,7 @@ func Overhead(ctx context.Context, o Options) (rep *Report, err error) {
 			return nil, err
 		}
 	}
+	o.Progress(e.total, e.total, "done")
 	e.rep.Took = time.Since(e.rep.Began)
 	e.rep.Others = e.clock.others()
 	return e.rep, nil
@@ -203,11 +204,8 @@ func newOverhead(o Options) (_ *overhead, err error) {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	e := &overhead{opts: o, prog: programs{georep: o.Georep}}
-	if e.work, err = os.MkdirTemp(o.Dir, "run-"); err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
-	}
-	if e.work, err = filepath.Abs(e.work); err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
+	if e.work, err = ownDir(o.Dir); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -231,7 +229,7 @@ func newOverhead(o Options) (_ *overhead, err error) {
 		Machine: describeMachine(e.base, o.Version),
 	}
 	if e.image != nil {
-		e.rep.Machine.FS += ", on a loop device in memory"
+		e.rep.Machine.FS += imageNote
 	}
 	for i, t := range o.Targets {
 		if !t.loopback {

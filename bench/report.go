@@ -70,6 +70,14 @@ type Sample struct {
 	// Records left, and the bytes that they take in a changelog.
 	Records     int   `json:"records,omitempty"`
 	RecordBytes int64 `json:"record_bytes,omitempty"`
+	// Wire is the bytes that went over the network both ways, Memory what all
+	// processes of both sides had resident at most.
+	Wire   int64 `json:"wire_bytes,omitempty"`
+	Memory int64 `json:"memory_bytes,omitempty"`
+	// Lags are some of the files of a steady stream; Wall is the median of all.
+	Lags    []Lag         `json:"lags,omitempty"`
+	LateP99 time.Duration `json:"late_p99_ns,omitempty"`
+	LateMax time.Duration `json:"late_max_ns,omitempty"`
 }
 
 // Name is the row as a person writes it: "create size=4KiB threads=1".

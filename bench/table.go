@@ -13,21 +13,9 @@ import (
 func (r *Report) WriteTable(w io.Writer) error {
 	tw := &textWriter{w: w}
 	tw.printf("%s\n", r.where())
-	for _, t := range r.Tables {
-		tw.printf("\n%s: speed, 1 is that of the bare directory: median (least–most) of the rounds\n", t.Title)
-		tw.table(t.speedTable())
-		if cpu := t.cpuTable(); len(cpu) > 1 {
-			tw.printf("\n%s: CPU time of an operation, the mount's included\n", t.Title)
-			tw.table(cpu)
-		}
-		if len(t.Memory) > 0 {
-			tw.printf("\n%s: resident memory of the mount at its peak\n", t.Title)
-			tw.table(t.memoryTable())
-		}
-	}
-	if logs := r.logTable(); len(logs) > 1 {
-		tw.printf("\nBytes of changelog for an operation\n")
-		tw.table(logs)
+	for _, s := range r.sections() {
+		tw.printf("\n%s\n%s\n", s.Title, s.Note)
+		tw.table(s.Rows)
 	}
 	for _, f := range r.Failures() {
 		tw.printf("\nFAILED %s\n", f)
@@ -36,6 +24,33 @@ func (r *Report) WriteTable(w io.Writer) error {
 		tw.printf("\nNote: %s\n", n)
 	}
 	return tw.err
+}
+
+// section is a table with a title, and how to read it.
+type section struct {
+	Title, Note string
+	Rows        [][]string
+}
+
+// sections are all tables of a report.
+func (r *Report) sections() []section {
+	if r.Kind == replicateKind {
+		return r.replicateSections()
+	}
+	var out []section
+	for i := range r.Tables {
+		t := &r.Tables[i]
+		out = append(out,
+			section{t.Title, "Speed, 1 is that of the bare directory in the same round: median (least–most). First what the bare directory does in a second.", t.speedTable()},
+			section{t.Title + ": CPU time of an operation", "User and system time of those who work and of the mount’s process, until all is flushed and sealed.", t.cpuTable()})
+		if len(t.Memory) > 0 {
+			out = append(out, section{t.Title + ": memory of the mount", "Resident at the peak.", t.memoryTable()})
+		}
+	}
+	if logs := r.logTable(); len(logs) > 1 {
+		out = append(out, section{"Bytes of changelog for an operation", "What its records take, headers left out.", logs})
+	}
+	return out
 }
 
 // where is the machine and the circumstances, for a person to read.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/georep/georep/bench"
@@ -19,7 +21,7 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure what recording and replication cost",
 	}
-	c.AddCommand(newBenchOverheadCommand())
+	c.AddCommand(newBenchOverheadCommand(), newBenchReplicateCommand(), newBenchCompareCommand(), newBenchReportCommand())
 	return c
 }
 
@@ -102,13 +104,10 @@ func (o *benchOverheadOptions) run(ctx context.Context, out io.Writer, chosen bo
 	if err != nil {
 		return usagef("bench: --size: %w", err)
 	}
-	o.Size, o.Version = int(size), version
+	o.Size, o.Version = int(size), buildVersion()
 	o.Command = append([]string{"georep"}, os.Args[1:]...)
 	p := newProgress(os.Stderr, "bench", "steps")
-	o.Options.Progress = func(done, total int, next string) {
-		p.expect(int64(total))
-		p.set(int64(done), ", "+next)
-	}
+	o.Options.Progress = benchProgress(p)
 	rep, err := bench.Overhead(ctx, o.Options)
 	p.close()
 	if err != nil {
@@ -133,9 +132,153 @@ func writeBench(rep *bench.Report, out io.Writer, jsonPath, htmlPath string) err
 	if err := rep.WriteTable(out); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n%s\n", jsonPath)
+	if err := writePage(rep, htmlPath); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s\n%s\n", jsonPath, htmlPath)
 	if n := len(rep.Failures()); n > 0 {
 		return &exitError{code: exitFailed, err: fmt.Errorf("bench: %d figures are missing, their steps failed", n)}
 	}
 	return nil
+}
+
+func writePage(rep *bench.Report, path string) error {
+	var b bytes.Buffer
+	if err := rep.WriteHTML(&b); err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, b.Bytes(), 0o644)
+}
+
+// benchReplicateOptions are those of georep bench replicate as given.
+type benchReplicateOptions struct {
+	bench.ReplicateOptions
+	rate      string
+	out, html string
+}
+
+func newBenchReplicateCommand() *cobra.Command {
+	o := &benchReplicateOptions{}
+	c := &cobra.Command{
+		Use:   "replicate --dir DIR [options]",
+		Short: "Measure replication beside rsync doing the same work",
+		Long: `Makes a mounted brick and a bare directory below DIR, changes both in the same way, and
+measures until the slave has it: of georep replicate, which runs all the time, and of
+rsync -aHAX --delete --numeric-ids, started right after the change. After each step
+master and slave are compared, contents and all: where they differ the step is
+reported as failed, without a figure.
+
+The slave is this machine, reached by SSH through an sshd of the benchmark's own; or
+a directory, DIR/run-* below it, through a pipe. What is made is removed, but for
+DIR/replicate.json and DIR/replicate.html.
+
+Exit status: 0 measured, 1 a step failed, 2 usage, 3 no such directory, 4 not root.`,
+		Example: `    $ georep bench replicate --dir /tmp/x --quick`,
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return o.run(c.Context(), c.OutOrStdout()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.Dir, "dir", "", "directory to make bricks in")
+	f.StringVar(&o.Image, "image", "", "put bricks, and a loopback slave, on a file system in memory: xfs or ext4")
+	f.StringVar(&o.Slave, "slave", bench.LoopbackSlave, "loopback, by SSH, or a directory")
+	f.BoolVar(&o.Quick, "quick", false, "small trees, in a minute or two")
+	f.IntVar(&o.Rounds, "rounds", 0, "rounds that count (default 3, quick 2)")
+	f.StringVar(&o.rate, "rate", "0", "bytes a second of the link to loopback, such as 10MiB (default no limit)")
+	f.DurationVar(&o.Delay, "delay", 0, "delay of the link to loopback, one way (default none)")
+	f.StringVar(&o.out, "out", "", "where to write the report as JSON (default DIR/replicate.json)")
+	f.StringVar(&o.html, "html", "", "where to write the page (default DIR/replicate.html)")
+	_ = c.MarkFlagRequired("dir") // it is there
+	return c
+}
+
+func (o *benchReplicateOptions) run(ctx context.Context, out io.Writer) error {
+	if err := needRoot("bench"); err != nil {
+		return err
+	}
+	var err error
+	if o.Rate, err = bench.ParseSize(o.rate); err != nil {
+		return usagef("bench: --rate: %w", err)
+	}
+	o.Version, o.Command = buildVersion(), append([]string{"georep"}, os.Args[1:]...)
+	p := newProgress(os.Stderr, "bench", "steps")
+	o.Progress = benchProgress(p)
+	rep, err := bench.Replicate(ctx, o.ReplicateOptions)
+	p.close()
+	if err != nil {
+		return err
+	}
+	return writeBench(rep, out, or(o.out, filepath.Join(o.Dir, "replicate.json")), or(o.html, filepath.Join(o.Dir, "replicate.html")))
+}
+
+// benchProgress shows the steps of a benchmark.
+func benchProgress(p *progress) func(done, total int, next string) {
+	return func(done, total int, next string) {
+		p.expect(int64(total))
+		p.set(int64(done), ", "+next)
+	}
+}
+
+func newBenchCompareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "compare A.json B.json",
+		Short: "Show what changed between two reports, and what is only noise",
+		Long: `Compares ratios to the bare directory, for they hold on a slower day too. A change is
+shown when the rounds of both reports hardly overlap: when chance alone gives such a
+difference in less than 5 of 100 cases (Mann-Whitney test). It takes 4 rounds each.
+
+Exit status: 0 compared, 1 failed, 2 usage, 3 no such file.`,
+		Example: `    $ georep bench compare before.json after.json`,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			a, err := bench.ReadReport(args[0])
+			if err != nil {
+				return err
+			}
+			b, err := bench.ReadReport(args[1])
+			if err != nil {
+				return err
+			}
+			return bench.WriteComparison(c.OutOrStdout(), a, b)
+		},
+	}
+}
+
+func newBenchReportCommand() *cobra.Command {
+	var html, markdown, how string
+	c := &cobra.Command{
+		Use:     "report [options] FILE.json…",
+		Short:   "Show reports again, as a table, a page or Markdown",
+		Long:    `Exit status: 0 shown, 1 failed, 2 usage, 3 no such file.`,
+		Example: `    $ georep bench report --html overhead.html overhead.json`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var reports []*bench.Report
+			for _, path := range args {
+				r, err := bench.ReadReport(path)
+				if err != nil {
+					return err
+				}
+				reports = append(reports, r)
+			}
+			if html != "" && len(reports) != 1 {
+				return usagef("bench: report: --html shows one report, not %d", len(reports))
+			}
+			switch {
+			case html != "":
+				return writePage(reports[0], html)
+			case markdown != "":
+				return bench.WriteMarkdown(markdown, how, reports...)
+			}
+			for _, r := range reports {
+				if err := r.WriteTable(c.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&html, "html", "", "write a page to this file")
+	c.Flags().StringVar(&markdown, "markdown", "", "write Markdown to this file, and pictures beside it")
+	c.Flags().StringVar(&how, "how", "", "what to say first in the Markdown")
+	return c
 }
