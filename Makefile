@@ -12,6 +12,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 TESTS_AT_ONCE ?= 2
 TEST_TIMEOUT ?= 30m
 FUZZTIME ?= 30s
+BENCH_NOTE = Written by make bench: the short set, few rounds. Ratios can be compared, absolute figures are this machine's alone. \
+	For more rounds and sizes leave --quick out of the commands below.
 # Random histories per property in make soak; their number in make test is rapid's.
 RUNS ?= 1000
 # How many times longer random programs and those of others work in a mount.
@@ -39,8 +41,12 @@ test: setup lint build ## everything that must be green
 demo: setup build ## a brick, a mount, its changelogs, before your eyes
 	PATH="$(CURDIR)/bin:$$PATH" .ci/demo
 
-bench: setup build ## measure; bench/RESULTS.md says how to read it
-	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 0 ./bench/...
+bench: setup build ## measure for about 5 minutes; rewrites bench/RESULTS.md and its pictures
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; failed=0; \
+	bin/georep bench overhead --quick --image xfs --dir "$$dir" || failed=1; \
+	bin/georep bench replicate --quick --image xfs --dir "$$dir" || failed=1; \
+	bin/georep bench report --markdown bench/RESULTS.md --how "$(BENCH_NOTE)" "$$dir"/overhead.json "$$dir"/replicate.json; \
+	exit $$failed
 
 soak: setup build ## RUNS random histories per property; a failure prints its seed
 	@for p in $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | sed -n 's| .*pgregory.net/rapid.*||p'); do \
