@@ -106,7 +106,7 @@ func dial(t *testing.T, root string) (WireClient, *Client) {
 // Messages that our client never sends are refused one by one.
 func TestHostileMessages(t *testing.T) {
 	w, c := dial(t, t.TempDir())
-	ctx := contextFor(t, tenSeconds)
+	ctx := contextFor(t, patience)
 	short := []byte{1, 2, 3}
 	many := make([][]byte, maxBatch+1)
 	manyNames := make([]*WireName, maxBatch+1)
@@ -184,7 +184,7 @@ func connectAs(t *testing.T, stream io.ReadWriteCloser, hello *WireHello) (*Wire
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx := contextFor(t, tenSeconds)
+	ctx := contextFor(t, patience)
 	r, err := c.wire.Hello(ctx, hello)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestSilentPeer(t *testing.T) {
 	http2.NewFramer(ours, ours).WriteSettings()
 	select {
 	case <-served:
-	case <-time.After(6 * tenSeconds):
+	case <-time.After(6 * patience):
 		t.Fatal("a silent peer was not given up within a minute")
 	}
 }

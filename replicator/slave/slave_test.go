@@ -343,7 +343,7 @@ func wantErrno(t *testing.T, what string, r Result, want syscall.Errno) {
 	}
 }
 
-const tenSeconds = 10 * time.Second
+const patience = 10 * time.Second
 
 func contextFor(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
