@@ -139,6 +139,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { d.retain(ctx) })
 	beside.Go(func() { d.post(ctx) })
+	beside.Go(func() { d.testAll(ctx) })
 	d.watch(ctx)
 	beside.Wait()
 	<-measured

@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/georep/georep/replicator/session"
 )
@@ -37,13 +40,20 @@ func (d *Daemon) deleteDestination(r *http.Request) (any, error) {
 	return dest, nil
 }
 
-// postDestinationTest tests a destination and notes what was found.
 func (d *Daemon) postDestinationTest(r *http.Request) (any, error) {
-	dest, err := d.store.Destination(r.PathValue("name"))
+	return d.testDestination(r.Context(), r.PathValue("name"))
+}
+
+// testDestination tests a destination and notes what was found.
+func (d *Daemon) testDestination(ctx context.Context, name string) (*session.Destination, error) {
+	dest, err := d.store.Destination(name)
 	if err != nil {
 		return nil, err
 	}
-	state, steps := d.opt.Host.Test(r.Context(), dest)
+	state, steps := d.opt.Host.Test(ctx, dest)
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // it says nothing of the destination
+	}
 	reason := ""
 	for _, s := range steps {
 		if !s.OK && reason == "" {
@@ -58,9 +68,34 @@ func (d *Daemon) postDestinationTest(r *http.Request) (any, error) {
 		if reason != "" {
 			text += ": " + reason
 		}
-		d.tell(session.Event{Kind: "destination." + string(state), Text: text})
+		d.tell(session.Event{Kind: "destination." + strings.ToLower(string(state)), Text: text})
 	}
 	return d.store.Destination(dest.Name)
+}
+
+// testEvery is how often each destination is tested.
+const testEvery = 5 * time.Minute
+
+// testAll tests all destinations now and then until ctx is done.
+func (d *Daemon) testAll(ctx context.Context) {
+	tick := time.NewTicker(testEvery)
+	defer tick.Stop()
+	for {
+		all, err := d.store.Destinations()
+		if err != nil {
+			d.log.Error("destinations not tested", "err", err)
+		}
+		for _, dest := range all {
+			if _, err := d.testDestination(ctx, dest.Name); err != nil && ctx.Err() == nil {
+				d.log.Error("destination not tested", "destination", dest.Name, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Keys are another host key and identity of a destination.

@@ -97,7 +97,7 @@ func TestWorkerState(t *testing.T) {
 
 // A worker that is not running says how far it is, and that it may be behind.
 func TestStoppedShowsLastStime(t *testing.T) {
-	d, s, w := started(t)
+	d, _, w := started(t)
 	w.report = session.Report{State: "Active", Stime: session.Stamp{Sec: 1000}, Current: true, Waiting: 2}
 	w.keep(true)
 	if err := d.store.SetWanted("s", session.Stopped, session.Started); err != nil {
