@@ -193,7 +193,11 @@ func (h *daemonHost) ResetStime(ctx context.Context, path string, s daemon.Slave
 	}
 	id := c.Info().Slave
 	c.Close()
-	for _, key := range []string{brick.StimeKey(b.Volume(), id), brick.EntryStimeKey(b.Volume(), id), "trusted.georep." + id.String() + ".crawl"} {
+	keys := []string{brick.StimeKey(b.Volume(), id), brick.EntryStimeKey(b.Volume(), id)}
+	for _, ours := range []string{"cursor", "crawl", "open"} {
+		keys = append(keys, "trusted.georep."+id.String()+"."+ours)
+	}
+	for _, key := range keys {
 		if errno := brick.Removexattr(b.Root(), "", key); errno != 0 && errno != syscall.ENODATA {
 			return fmt.Errorf("brick %q: remove %s: %w", path, key, errno)
 		}
