@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"github.com/georep/georep/changelog"
 )
@@ -111,7 +109,7 @@ func (in *intents) begin(rs ...*changelog.Record) (int, syscall.Errno) {
 			r.DelPath = path
 		}
 		// The length last: a slot is valid as a whole or not at all.
-		atomic.StoreUint64((*uint64)(unsafe.Pointer(&mem[0])), uint64(len(b)))
+		store64(mem, uint64(len(b)))
 	})
 	if errno != 0 {
 		in.free <- slot
@@ -122,7 +120,7 @@ func (in *intents) begin(rs ...*changelog.Record) (int, syscall.Errno) {
 // end frees a slot, after the record or after an act that failed.
 func (in *intents) end(slot int) {
 	in.m.do(func() {
-		atomic.StoreUint64((*uint64)(unsafe.Pointer(&in.m.mem[slot*intentSlotSize])), 0)
+		store64(in.m.mem[slot*intentSlotSize:], 0)
 	})
 	in.free <- slot
 }
@@ -131,7 +129,7 @@ func (in *intents) end(slot int) {
 func (in *intents) clear() {
 	in.m.do(func() {
 		for i := range intentSlots {
-			atomic.StoreUint64((*uint64)(unsafe.Pointer(&in.m.mem[i*intentSlotSize])), 0)
+			store64(in.m.mem[i*intentSlotSize:], 0)
 		}
 	})
 }
@@ -146,7 +144,7 @@ func (in *intents) owing() (at int64) {
 
 func (in *intents) setOwing(at int64) {
 	// A brick whose disk is gone is not stopped cleanly, and swept for that.
-	in.m.do(func() { atomic.StoreUint64((*uint64)(unsafe.Pointer(&in.m.mem[owingAt])), uint64(at)) })
+	in.m.do(func() { store64(in.m.mem[owingAt:], uint64(at)) })
 }
 
 func (in *intents) close() error { return in.m.close() }

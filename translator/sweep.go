@@ -229,7 +229,9 @@ func (s *sweeper) entry(dirfd int, parent gfid.GFID, name string) syscall.Errno 
 		return errno
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		s.visit(g, &st)
+		if s.visit(g, &st) {
+			s.t.healPaths(dirfd, changelog.Name{Parent: parent, Base: name}, g)
+		}
 		return 0
 	}
 	fd, errno := brick.Openat(dirfd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -240,10 +242,29 @@ func (s *sweeper) entry(dirfd int, parent gfid.GFID, name string) syscall.Errno 
 	return s.dir(fd, g)
 }
 
-func (s *sweeper) visit(g gfid.GFID, st *Attr) {
+// visit touches g if it changed, and says so.
+func (s *sweeper) visit(g gfid.GFID, st *Attr) bool {
 	s.seen++
-	if nanos(st.Ctime) >= s.since || nanos(st.Mtime) >= s.since {
-		s.touched++
-		s.t.touch(g)
+	if nanos(st.Ctime) < s.since && nanos(st.Mtime) < s.since {
+		return false
 	}
+	s.touched++
+	s.t.touch(g)
+	return true
+}
+
+// healPaths makes the gfid2paths of the non-directory g true, of which one is
+// that of the name n in the directory behind dirfd: what a rename or an unlink
+// changes in two steps may have lost one of them.
+func (t *Translator) healPaths(dirfd int, n changelog.Name, g gfid.GFID) {
+	if errno := t.addPath(dirfd, n); errno != 0 {
+		t.opts.Logger.Warn("gfid2path not added; georep brick check finds it", "gfid", g, "name", n.Base, "err", errno)
+	}
+	t.names(g, func(parent gfid.GFID, base string) bool {
+		at := changelog.Name{Parent: parent, Base: base}
+		if o, _, errno := t.isNamed(at, g); errno == 0 && o == undone {
+			t.dropName(g, at)
+		}
+		return true
+	})
 }
