@@ -20,6 +20,7 @@ import (
 // setup is how a test wants its mount.
 type setup struct {
 	noPassthrough bool
+	classic       bool // no io_uring
 	flags         []string
 	changelog     changelog.Options
 	noChangelog   bool
@@ -82,7 +83,7 @@ func mountAt(t *testing.T, s setup, dir string) *mounted {
 		cl.RolloverTime = time.Hour // tests roll over themselves
 	}
 	m.srv, err = Mount(Options{
-		Mountpoint: m.dir, FSName: m.brick.Path(), Flags: s.flags, AllowOther: true, NoPassthrough: s.noPassthrough,
+		Mountpoint: m.dir, FSName: m.brick.Path(), Flags: s.flags, AllowOther: true, NoPassthrough: s.noPassthrough, NoIOURing: s.classic,
 	}, func(back translator.Backing, invalidate func(uint64)) (*translator.Translator, error) {
 		return translator.Open(translator.Options{
 			NoAtime: slices.Contains(s.flags, "noatime"),

@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modes are the two ways in which reads and writes are served.
+// modes are the two ways in which reads and writes are served, each over another
+// transport.
 var modes = map[string]setup{
 	"passthrough": {},
-	"cached":      {noPassthrough: true},
+	"cached":      {noPassthrough: true, classic: true},
 }
 
 // eachMode runs a test in both.
@@ -52,6 +53,29 @@ func TestPosix(t *testing.T) {
 	}
 	t.Run("bare", func(t *testing.T) { all(t, t.TempDir(), without("FcntlFlockLocksFile", "OpenSymlinkRace")) })
 	eachMode(t, func(t *testing.T, s setup) { all(t, mount(t, s).dir, without("FcntlFlockLocksFile")) })
+	// And each the other way round.
+	eachMode(t, func(t *testing.T, s setup) {
+		s.classic = !s.classic
+		all(t, mount(t, s).dir, without("FcntlFlockLocksFile"))
+	})
+}
+
+// Where the kernel can, requests come by io_uring, and its switch is left as it was.
+func TestTransport(t *testing.T) {
+	before, err := os.ReadFile(uringSwitch)
+	if err != nil {
+		t.Logf("this kernel has no FUSE over io_uring: %v", err)
+	}
+	_, got := mount(t, setup{}).srv.tr.(*uring)
+	if want := err == nil; got != want {
+		t.Errorf("io_uring %v, want %v", got, want)
+	}
+	if _, got := mount(t, setup{classic: true}).srv.tr.(*uring); got {
+		t.Error("io_uring though it was not wanted")
+	}
+	if after, _ := os.ReadFile(uringSwitch); string(after) != string(before) {
+		t.Errorf("%s is %q, want %q as before", uringSwitch, after, before)
+	}
 }
 
 // The kernel is told mount options as bits, not as text.

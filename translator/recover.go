@@ -93,6 +93,7 @@ func (t *Translator) recoverWriter(m member) (watched bool, err error) {
 	}
 	t.opts.Logger.Warn("a process still writes to a file through a mount that is gone; it is watched until it ends", "gfid", m.gfid)
 	in := t.table.enter(seen{m.gfid, st.Ino, uint32(st.Mode)}, nil, "", false)
+	in.linked.Store(st.Nlink > 2)
 	in.mu.Lock()
 	errno = t.watch(in, fd, m.slot)
 	in.mu.Unlock()

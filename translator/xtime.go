@@ -34,7 +34,8 @@ func (t *Translator) Parent(g gfid.GFID) (gfid.GFID, bool) {
 
 // OtherParents are the directories of g's other names, for the marker.
 func (t *Translator) OtherParents(g gfid.GFID) (others []gfid.GFID) {
-	if in := t.table.findGFID(g); in == nil || !in.linked.Load() {
+	// Of one that the kernel has forgotten since, only the brick can tell.
+	if in := t.table.findGFID(g); in != nil && !in.linked.Load() {
 		return nil
 	}
 	t.names(g, func(parent gfid.GFID, _ string) bool {
