@@ -125,17 +125,6 @@ func (q *quarantine) len() int {
 	return len(q.items)
 }
 
-// next is when the next item is due. False: there is none.
-func (q *quarantine) next() (at time.Time, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, it := range q.items {
-		if !ok || it.Next.Before(at) {
-			at, ok = it.Next, true
-		}
-	}
-	return at, ok
-}
 
 // list is the items, those that wait longest first, at most limit of them.
 func (q *quarantine) list(limit int) []Item {
