@@ -125,7 +125,6 @@ func (q *quarantine) len() int {
 	return len(q.items)
 }
 
-
 // list is the items, those that wait longest first, at most limit of them.
 func (q *quarantine) list(limit int) []Item {
 	q.mu.Lock()
