@@ -137,6 +137,9 @@ func (d *drawing) end() string {
 
 func coord(v float64) string { return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64) }
 
+// mostDots is how many points of a line are worth a dot each.
+const mostDots = 40
+
 // curves draws series over a common x axis: each as a line through the medians, with
 // a band from the least to the most.
 func curves(title, detail string, x, y axis, ss []series) string {
@@ -153,7 +156,7 @@ func curves(title, detail string, x, y axis, ss []series) string {
 	}
 	d.text((left+right)/2, bottom+42, "faint", "middle", x.label)
 	d.add(`<text class="faint" text-anchor="middle" transform="translate(18 %s) rotate(-90)">%s</text>`, coord((top+bottom)/2), html.EscapeString(y.label))
-	if y.min < 1 && y.max > 1 {
+	if y.format == nil && y.min < 1 && y.max > 1 { // a ratio
 		d.line("one", left, y.place(1, bottom, top), right, y.place(1, bottom, top))
 	}
 	for _, s := range ss {
@@ -166,6 +169,9 @@ func curves(title, detail string, x, y axis, ss []series) string {
 		}
 		d.add(`<polygon class="band f%d" points="%s"/>`, s.color, strings.Join(append(up, down...), " "))
 		d.add(`<polyline class="line s%d" points="%s"/>`, s.color, strings.Join(line, " "))
+		if len(s.points) > mostDots {
+			continue
+		}
 		for _, p := range s.points {
 			d.dot(s.color, x.place(p.x, left, right), y.place(p.y.Median, bottom, top), 3.4, y.says(s.name, p.y))
 		}
@@ -217,7 +223,7 @@ func ranges(title, detail string, labels []string, x axis, ss []series) string {
 		d.line("grid", at, top, at, bottom)
 		d.text(at, bottom+18, "faint", "middle", t.label)
 	}
-	if x.min < 1 && x.max > 1 {
+	if x.format == nil && x.min < 1 && x.max > 1 {
 		d.line("one", x.place(1, left, right), top, x.place(1, left, right), bottom)
 	}
 	d.text((left+right)/2, bottom+38, "faint", "middle", x.label)

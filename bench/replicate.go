@@ -55,7 +55,6 @@ type replicateScale struct {
 	lagFor       time.Duration
 	trees        []int // files there are when 10 change
 	renamed      []int // files in the directory that is renamed
-	deleted      int
 	big          int64 // bytes of the file of which 1 % changes
 	changed      int   // files that change among others
 	idle         time.Duration
@@ -66,13 +65,13 @@ type replicateScale struct {
 var (
 	fullReplicate = replicateScale{
 		small: 10000, large: 256 << 20, largeFiles: 4, steady: 5000, lagRate: 500, lagFor: 20 * time.Second,
-		trees: []int{1000, 10000, 100000}, renamed: []int{1000, 100000}, deleted: 5000, big: 4 << 30,
+		trees: []int{1000, 10000, 100000}, renamed: []int{1000, 100000}, big: 4 << 30,
 		changed: 10, idle: 10 * time.Second, filesPerRoot: 100, settle: 50 * time.Millisecond,
 	}
 	quickReplicate = replicateScale{
-		small: 2000, large: 32 << 20, largeFiles: 4, steady: 1000, lagRate: 300, lagFor: 4 * time.Second,
-		trees: []int{1000, 8000}, renamed: []int{1000}, deleted: 1000, big: 256 << 20,
-		changed: 10, idle: 2 * time.Second, filesPerRoot: 100, settle: 50 * time.Millisecond,
+		small: 2000, large: 16 << 20, largeFiles: 4, steady: 1000, lagRate: 300, lagFor: 4 * time.Second,
+		trees: []int{500, 5000}, renamed: []int{1000}, big: 128 << 20,
+		changed: 10, idle: 2 * time.Second, filesPerRoot: 100, settle: 25 * time.Millisecond,
 	}
 )
 

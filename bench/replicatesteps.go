@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// idleStep is when nothing changes.
+const idleStep = "idle"
+
 // chains are all the work of a round.
 func (m *replication) chains() []*replicateChain {
 	sc := m.opts.scale
@@ -20,7 +23,7 @@ func (m *replication) chains() []*replicateChain {
 		{name: "new-files", params: []Param{{"files", int64(sc.steady)}}, change: sc.makeFiles("new", sc.steady, page)},
 		{name: "lag", params: []Param{{"rate", int64(sc.lagRate)}}, watch: sc.lag},
 		{name: "delete", params: []Param{{"files", int64(sc.steady)}}, change: sc.remove("new", sc.steady)},
-		{name: "idle", params: nil, watch: sc.rest},
+		{name: idleStep, watch: sc.rest},
 	}}
 	out := []*replicateChain{
 		live,
@@ -257,6 +260,6 @@ func (sc *replicateScale) rest(ctx context.Context, r replica, s *Sample) error 
 		return ctx.Err()
 	case <-time.After(sc.idle):
 	}
-	s.Wall, s.Ops = sc.idle, 1
+	s.Ops = 1 // of no length: only what it uses counts
 	return r.alive()
 }

@@ -19,23 +19,25 @@ func (r *Report) replicateSections() []section {
 	}
 	out = append(out, section{"CPU time of both sides", "User and system time of rsync or georep, and of ssh and sshd. The mount’s is not in it.",
 		t.compared(func(s *Sample) float64 { return s.Work.Seconds() }, formatSeconds)})
-	if t.any(func(s *Sample) bool { return s.Wire > 0 }) {
-		out = append(out, section{"Bytes on the wire", "Both ways, encrypted.",
-			t.compared(func(s *Sample) float64 { return float64(s.Wire) }, formatBytes)})
+	if wire := func(s *Sample) float64 { return float64(s.Wire) }; t.any(wire) {
+		out = append(out, section{"Bytes on the wire", "Both ways, encrypted.", t.compared(wire, formatBytes)})
 	}
 	return append(out, section{"Memory of both sides", "Resident at the peak, all processes together; pages they share count for each.",
 		t.compared(func(s *Sample) float64 { return float64(s.Memory) }, formatBytes)})
 }
 
-func (t *Table) any(f func(*Sample) bool) bool {
-	return slices.ContainsFunc(t.Rows, func(r *Row) bool {
-		for _, c := range r.Cells {
-			if slices.ContainsFunc(c.Samples, func(s Sample) bool { return f(&s) }) {
-				return true
-			}
+// any tells whether a row has a figure above zero.
+func (t *Table) any(f func(*Sample) float64) bool {
+	return slices.ContainsFunc(t.Rows, func(r *Row) bool { return r.any(f) })
+}
+
+func (r *Row) any(f func(*Sample) float64) bool {
+	for _, c := range r.Cells {
+		if slices.ContainsFunc(c.Samples, func(s Sample) bool { return f(&s) > 0 }) {
+			return true
 		}
-		return false
-	})
+	}
+	return false
 }
 
 // compared has each target's figure and the second's in proportion to the first's.
@@ -43,6 +45,9 @@ func (t *Table) compared(f func(*Sample) float64, format func(float64) string) [
 	base, other := t.Targets[0], t.Targets[1]
 	out := [][]string{{"", base, other, other + " ÷ " + base}}
 	for _, row := range t.Rows {
+		if row.Step == idleStep && !row.any(f) {
+			continue
+		}
 		line := []string{row.Name()}
 		for _, name := range t.Targets {
 			if v := row.figures(name, f); v != nil {

@@ -109,8 +109,22 @@ func sysFsync(fd int) error {
 func processCPU(pid int) (time.Duration, error) {
 	// The clock of a process is ~pid with CPUCLOCK_SCHED below: linux/posix-timers.h.
 	const cpuclockSched = 2
+	return clock(int32(^pid<<3 | cpuclockSched))
+}
+
+// threadCPU is the CPU time of this thread. That of getrusage(2) misses what was
+// used since the last tick.
+func threadCPU() time.Duration {
+	d, err := clock(unix.CLOCK_THREAD_CPUTIME_ID)
+	if err != nil {
+		panic(err) // every thread has it
+	}
+	return d
+}
+
+func clock(id int32) (time.Duration, error) {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|cpuclockSched), &ts); err != nil {
+	if err := unix.ClockGettime(id, &ts); err != nil {
 		return 0, err
 	}
 	return time.Duration(ts.Nano()), nil
@@ -119,7 +133,7 @@ func processCPU(pid int) (time.Duration, error) {
 // ownCPU is the CPU time of this process and of the children it has waited for.
 func ownCPU() time.Duration { return usedCPU(unix.RUSAGE_SELF) + usedCPU(unix.RUSAGE_CHILDREN) }
 
-// usedCPU is the CPU time, user and system, of RUSAGE_SELF, _CHILDREN or _THREAD.
+// usedCPU is the CPU time, user and system, of RUSAGE_SELF or RUSAGE_CHILDREN.
 func usedCPU(who int) time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(who, &u); err != nil {

@@ -137,9 +137,9 @@ func runThreads(n int, work func(thread int) (int, error)) (s Sample, err error)
 			defer runtime.UnlockOSThread()
 			ready.Done()
 			<-start
-			before := usedCPU(unix.RUSAGE_THREAD)
+			before := threadCPU()
 			ops[t], errs[t] = work(t)
-			used[t] = usedCPU(unix.RUSAGE_THREAD) - before
+			used[t] = threadCPU() - before
 		})
 	}
 	ready.Wait()
