@@ -42,6 +42,9 @@ func (p *pass) data(ctx context.Context) error {
 			small = append(small, &look{obj: o})
 		case p.opt.hot.admit(g, p.bound, time.Now()):
 			large = append(large, bulkFile{obj: o})
+		default:
+			// Its times come with the contents that they are of.
+			delete(p.b.meta, g)
 		}
 	}
 	clear(p.big)

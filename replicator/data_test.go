@@ -160,24 +160,39 @@ func TestHotFileRests(t *testing.T) {
 		t.Fatal("a file that was never sent is held")
 	}
 	h.sent(g, 10*time.Second, now)
+	if !h.admit(g, bound, now.Add(time.Second)) {
+		t.Fatal("the first change after a first copy is held")
+	}
+	now = now.Add(11 * time.Second)
+	h.sent(g, 10*time.Second, now)
 	if h.admit(g, bound, now.Add(time.Second)) {
-		t.Fatal("sent again after a second, though that takes ten")
+		t.Fatal("sent for the third time in a row a second later, though that takes ten")
 	}
 	if b, ok := h.bound(); !ok || b != bound {
 		t.Errorf("bound %v, %v, want %v", b, ok, bound)
 	}
 	b := newBatch()
-	if h.due(now.Add(49*time.Second), b); !b.empty() {
+	if h.due(now.Add(9*time.Second), b); !b.empty() {
 		t.Error("due before its rest is over")
 	}
-	if h.due(now.Add(51*time.Second), b); !b.data.has(g) {
+	now = now.Add(11 * time.Second)
+	if h.due(now, b); !b.data.has(g) {
 		t.Error("not due after its rest")
 	}
-	if !h.admit(g, brick.Stamp{Sec: 9}, now.Add(51*time.Second)) {
+	if !h.admit(g, brick.Stamp{Sec: 9}, now) {
 		t.Error("held though it is due")
 	}
-	h.sent(g, time.Second, now.Add(52*time.Second))
-	if h.due(now.Add(60*time.Second), newBatch()); len(h.files) != 0 || h.len() != 0 {
+	if _, ok := h.bound(); ok {
+		t.Error("stime is held though the file is being sent")
+	}
+	// The longer it goes on, the longer are its rests.
+	for range 10 {
+		h.sent(g, time.Second, now)
+	}
+	if rest := h.files[g].rest.Sub(now); rest != hotShare*time.Second {
+		t.Errorf("rests %v, want %v", rest, hotShare*time.Second)
+	}
+	if h.due(now.Add(time.Minute), newBatch()); len(h.files) != 0 || h.len() != 0 {
 		t.Error("remembered though it rested and did not change")
 	}
 }

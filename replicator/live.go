@@ -16,8 +16,9 @@ const (
 	lookFirst = time.Second
 	lookLast  = 8 * time.Second
 	// hotShare bounds how much of the time goes into sending a large file that
-	// keeps changing: after it was sent it rests this many times as long as that
-	// took, at most hotRest.
+	// keeps changing: after it was sent twice in a row it rests as long as that
+	// took, after each further time once more as long, up to hotShare times as
+	// long, at most hotRest. A change of a file that has rested comes at once.
 	hotShare = 5
 	hotRest  = 5 * time.Minute
 	// maxWatched bounds the files looked at in a slice; beyond that they are
@@ -126,6 +127,8 @@ type hot struct {
 
 type hotFile struct {
 	rest  time.Time // not sent before
+	cool  time.Time // what is sent after this is sent for the first time again
+	times int       // sent in a row
 	held  bool      // it changed and waits
 	bound brick.Stamp
 }
@@ -141,8 +144,11 @@ func (h *hot) admit(g gfid.GFID, bound brick.Stamp, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.files[g]
-	if f == nil || !f.rest.After(now) {
-		delete(h.files, g)
+	if f == nil {
+		return true
+	}
+	if !f.rest.After(now) {
+		f.held = false
 		return true
 	}
 	if !f.held {
@@ -158,11 +164,18 @@ func (h *hot) sent(g gfid.GFID, took time.Duration, now time.Time) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.files[g] = &hotFile{rest: now.Add(min(hotShare*took, hotRest))}
+	f := h.files[g]
+	if f == nil || f.cool.Before(now) {
+		f = &hotFile{}
+		h.files[g] = f
+	}
+	f.rest = now.Add(min(time.Duration(min(f.times, hotShare))*took, hotRest))
+	f.cool = now.Add(min(hotShare*took, hotRest)).Add(time.Second)
+	f.times++
 }
 
 // due adds files that were held and have rested to b, and forgets those that
-// rested and did not change.
+// cooled down.
 func (h *hot) due(now time.Time, b *batch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -171,7 +184,7 @@ func (h *hot) due(now time.Time, b *batch) {
 		case f.rest.After(now):
 		case f.held:
 			b.data.add(g)
-		default:
+		case !f.cool.After(now):
 			delete(h.files, g)
 		}
 	}
