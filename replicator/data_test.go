@@ -252,3 +252,36 @@ func TestPathsDeeperThanTheKernelTakes(t *testing.T) {
 		t.Errorf("at the bottom is %v, %v, want %v", g, errno, parent)
 	}
 }
+
+// A large file that rests keeps its old times on the slave: new ones would say
+// that its contents are there.
+func TestRestingFileKeepsItsTimes(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	g := p.create("big", noise(3<<20))
+	p.same()
+	before := p.lstat("big").Mtim
+	p.write("big", noise(3<<20))
+	p.utimes("big", time.Unix(5000, 0))
+	w := p.worker(p.opt)
+	p.connected(w, func() {
+		w.pass.hot = newHot()
+		for range 2 {
+			w.pass.hot.sent(g, time.Hour, time.Now())
+		}
+		b := newBatch()
+		b.data.add(g)
+		b.meta.add(g)
+		if err := w.do(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	})
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(p.slave, "big"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Mtim != before {
+		t.Errorf("mtime %v on the slave, want %v as long as the contents are old", st.Mtim, before)
+	}
+	p.same()
+}
