@@ -1,6 +1,8 @@
 package replicator
 
 import (
+	"time"
+
 	"github.com/georep/georep/brick/gfid"
 	"github.com/georep/georep/changelog"
 )
@@ -19,8 +21,12 @@ type batch struct {
 	meta    set
 	// made are the GFIDs whose making was recorded: the slave most likely lacks
 	// them, so their content is sent along with their names.
-	made    set
-	records int
+	made set
+	// recorded are the GFIDs with D and M records, and when the slice of the last
+	// of them began, at the latest. What is in data and meta and not here is to be
+	// looked at once more.
+	recorded map[gfid.GFID]time.Time
+	records  int
 }
 
 type set map[gfid.GFID]struct{}
@@ -49,7 +55,8 @@ type touch struct {
 }
 
 func newBatch() *batch {
-	return &batch{index: make(map[changelog.Name]int), data: make(set), meta: make(set), made: make(set)}
+	return &batch{index: make(map[changelog.Name]int), data: make(set), meta: make(set), made: make(set),
+		recorded: make(map[gfid.GFID]time.Time)}
 }
 
 // touch adds a name. held and old may be zero.
@@ -72,14 +79,16 @@ func (b *batch) touch(n changelog.Name, held gfid.GFID, old changelog.Name) {
 // changes it records that.
 func (b *batch) seen(o object) { b.touches[len(b.touches)-1].obj = &o }
 
-// add takes over what a record tells.
-func (b *batch) add(r *changelog.Record) {
+// add takes over what a record tells. Its slice began at slice, or before.
+func (b *batch) add(r *changelog.Record, slice time.Time) {
 	b.records++
 	switch r.Type {
 	case changelog.Data:
 		b.data.add(r.GFID)
+		b.recorded[r.GFID] = slice
 	case changelog.Meta:
 		b.meta.add(r.GFID)
+		b.recorded[r.GFID] = slice
 	case changelog.Entry:
 		b.touch(r.Entry, r.GFID, changelog.Name{})
 		switch r.Fop {

@@ -1,6 +1,8 @@
 package replicator
 
 import (
+	"fmt"
+	"hash/maphash"
 	"syscall"
 	"time"
 
@@ -103,7 +105,31 @@ func (m *master) read(o *object, limit int64) (*file, syscall.Errno) {
 			if !same {
 				mark = sentMark{} // equals nothing: to be sent again
 			}
-			return &file{content: content, meta: metaOf(&attr, xattrs), mark: mark}, 0
+			f := &file{content: content, meta: metaOf(&attr, xattrs), mark: mark}
+			if same {
+				f.mark.sum = f.sum()
+			}
+			return f, 0
 		}
 	}
+}
+
+// sumSeed makes sums those of this process.
+var sumSeed = maphash.MakeSeed()
+
+// sum is a hash of content and attributes; never 0.
+func (f *file) sum() uint64 {
+	var h maphash.Hash
+	h.SetSeed(sumSeed)
+	m := f.meta
+	// Lengths go before what they are of, so that no two files give the same bytes.
+	fmt.Fprintf(&h, "%o %d %d %d %d %d %d ", m.Mode, m.UID, m.GID, m.Mtime, f.content.Size, len(m.Xattrs), len(f.content.Extents))
+	for _, x := range m.Xattrs {
+		fmt.Fprintf(&h, "%d %d %s%s", len(x.Name), len(x.Value), x.Name, x.Value)
+	}
+	for _, x := range f.content.Extents {
+		fmt.Fprintf(&h, "%d %d ", x.Offset, len(x.Data))
+		h.Write(x.Data) // never fails
+	}
+	return max(h.Sum64(), 1)
 }

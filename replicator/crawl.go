@@ -92,6 +92,11 @@ func (w *Worker) hybrid(ctx context.Context) (covered bool, err error) {
 			return covered, err
 		}
 	}
+	oldest := w.prog.stime
+	if oldest == (brick.Stamp{}) {
+		oldest = began // or any time before it
+	}
+	w.setOldest(oldest.Time(), true)
 	h := &hybrid{
 		m: w.m, c: w.c, since: w.prog.stime, resumed: resumed, linked: make(set), found: w.found,
 		blank: w.c.Info().Created && !resumed,
@@ -134,8 +139,8 @@ func (w *Worker) recordedSince(ctx context.Context) (int64, error) {
 	}
 }
 
-// sweep cleans up after work that was cut short: what has no name on the slave
-// and is gone on the master is destroyed.
+// sweep cleans up after work that was cut short or late: what has no name on the
+// slave and is gone on the master is destroyed.
 func (w *Worker) sweep(ctx context.Context) error {
 	if !w.torn {
 		return nil
@@ -152,6 +157,11 @@ func (w *Worker) sweep(ctx context.Context) error {
 	if err := p.settleDisplaced(ctx); err != nil {
 		return err
 	}
+	// What lives may go before it is named. Until none is found, look again.
+	w.torn = len(p.next) > 0
+	if !w.torn {
+		return nil
+	}
 	// What the master still has gets its names. Content is sent only to what was
 	// cut short: to send it to what is complete, and be cut short in that, would
 	// leave half a file that no record tells of.
@@ -162,19 +172,15 @@ func (w *Worker) sweep(ctx context.Context) error {
 		gfids[i] = t.held
 	}
 	objs, err := w.c.Stat(ctx, gfids, 0)
-	if err != nil {
-		return err
-	}
 	for i, o := range objs {
 		if o.Errno == 0 && o.Busy {
 			again.made.add(gfids[i])
 		}
 	}
-	if err := w.do(ctx, again); err != nil {
-		return err
+	if err == nil {
+		err = w.do(ctx, again)
 	}
-	w.torn = false
-	return nil
+	return err
 }
 
 // idle waits.
@@ -203,8 +209,10 @@ func (w *Worker) drain(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := w.sweep(ctx); err != nil {
-		return err
+	for range 3 {
+		if err := w.sweep(ctx); err != nil {
+			return err
+		}
 	}
 	if err := w.c.Sync(ctx); err != nil {
 		return err

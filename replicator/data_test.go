@@ -111,6 +111,7 @@ func TestRsyncThatMovesNothingIsFoundOut(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.opt.Method = Rsync
+	p.once() // it was well at the first connection
 	p.opt.Rsync = scriptedRsync(t, "cat >/dev/null; exit 0")
 	p.create("big", noise(3<<20))
 	nextSecond()

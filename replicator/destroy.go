@@ -26,6 +26,7 @@ func (p *pass) settleDisplaced(ctx context.Context) error {
 				gone = append(gone, g)
 				continue
 			}
+			p.loose = true
 			names, _ := p.m.names(g) // gone since, if that fails
 			for _, n := range names {
 				if _, ok := p.b.index[n]; ok {

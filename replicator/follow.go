@@ -27,7 +27,9 @@ type follower struct {
 	// sealed is the stamp of the last slice whose records are all in b, or in a
 	// batch before it; 0 if none is.
 	sealed int64
-	live   *live
+	// slice is when the one being read began, at the latest.
+	slice time.Time
+	live  *live
 	// syncing has the outcome of a sync of the slave that is under way; nil if
 	// none is.
 	syncing chan error
@@ -36,8 +38,8 @@ type follower struct {
 		took time.Duration
 	}
 	dirty bool // something was sent since the last sync
-	// recorded is when a record was last read.
-	recorded time.Time
+	// recorded is when a record was last read; ended, when there was none left.
+	recorded, ended time.Time
 }
 
 // follow brings the slave into step by changelogs, from what is done on: sealed
@@ -50,7 +52,7 @@ func (w *Worker) follow(ctx context.Context) error {
 	defer f.Close()
 	// Whoever starts a goroutine waits for it.
 	ctx, cancel := context.WithCancel(ctx)
-	fl := &follower{w: w, f: f, b: newBatch(), live: newLive(w.pass.sent)}
+	fl := &follower{w: w, f: f, b: newBatch(), live: newLive(w.pass.sent), ended: w.done.Time()}
 	if !w.opt.Once {
 		w.pass.hot = fl.live.hot
 	}
@@ -105,6 +107,7 @@ func (fl *follower) run(ctx context.Context) error {
 			continue
 		}
 		// Nothing more is recorded just now.
+		fl.ended = polled
 		if err := fl.flush(ctx); err != nil {
 			return err
 		}
@@ -125,9 +128,13 @@ func (fl *follower) run(ctx context.Context) error {
 func (fl *follower) record(r *changelog.Record) {
 	fl.recorded = time.Now()
 	if fl.b.empty() {
-		fl.w.setOldest(fl.recorded)
+		at := fl.ended
+		if fl.slice.After(at) {
+			at = fl.slice
+		}
+		fl.w.setOldest(at, fl.w.items.len() == 0)
 	}
-	fl.b.add(r)
+	fl.b.add(r, fl.slice)
 	fl.live.record(r, fl.recorded)
 }
 
@@ -135,7 +142,7 @@ func (fl *follower) record(r *changelog.Record) {
 // it grew are looked at once more: a change is recorded once in a slice, and
 // they may have changed after that.
 func (fl *follower) seal(stamp int64) {
-	fl.sealed = stamp
+	fl.sealed, fl.slice = stamp, time.Unix(stamp+stampSlack, 0)
 	fl.live.seal(fl.b)
 }
 

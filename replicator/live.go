@@ -106,8 +106,12 @@ func (l *live) due(now time.Time, m *master, b *batch) bool {
 			n.wait = min(n.wait*2, lookLast)
 		default:
 			n.wait = lookFirst
-			b.data.add(g)
-			b.meta.add(g)
+			if l.data.has(g) {
+				b.data.add(g)
+			}
+			if l.meta.has(g) {
+				b.meta.add(g)
+			}
 		}
 		n.at = now.Add(n.wait)
 	}

@@ -50,6 +50,10 @@ type pass struct {
 	resent set
 	// displaced lost a name on the slave and may be gone on the master.
 	displaced []gfid.GFID
+	// loose is set when some of them were not gone. What ends them may name them
+	// nowhere, such as a rename over their last name, so that the slave must be
+	// asked for what has no name there.
+	loose bool
 	// lost are directories that the slave lacked though their making is not in
 	// the batch: their subtrees are compared.
 	lost []gfid.GFID

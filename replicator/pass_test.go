@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
@@ -67,7 +68,7 @@ func (w *world) begin(t *rapid.T) {
 	b := newBatch()
 	b.meta.add(gfid.Root)
 	for i := range w.records {
-		b.add(&w.records[i])
+		b.add(&w.records[i], time.Time{})
 	}
 	w.run(t, b)
 	w.records = nil
@@ -84,7 +85,7 @@ func (w *world) replay(t *rapid.T, from, to int) {
 	t.Logf("replay %d to %d", from, to)
 	b := newBatch()
 	for i := from; i < to; i++ {
-		b.add(&w.records[i])
+		b.add(&w.records[i], time.Time{})
 	}
 	w.run(t, b)
 }

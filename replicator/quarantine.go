@@ -89,6 +89,7 @@ func (q *quarantine) due(now time.Time, all bool, m *master) (*batch, []itemKey)
 		b.data.add(k.g)
 		b.meta.add(k.g)
 	}
+	b.records = len(keys)
 	return b, keys
 }
 

@@ -41,11 +41,11 @@ type rsyncStats struct {
 // sent fewer than asked, each is sent again alone, to tell which. The error is
 // one of the run: the connection, or rsync itself.
 func (p *pass) rsync(ctx context.Context, files []*bulkFile) error {
-	whole, err := p.runRsync(ctx, files)
+	said, err := p.runRsync(ctx, files)
 	if err != nil {
 		return err
 	}
-	if whole {
+	if said == "" {
 		for _, f := range files {
 			f.sent = true
 		}
@@ -55,19 +55,20 @@ func (p *pass) rsync(ctx context.Context, files []*bulkFile) error {
 		if p.m.gone(f.obj.GFID) {
 			continue
 		}
-		ok, err := p.runRsync(ctx, []*bulkFile{f})
+		said, err := p.runRsync(ctx, []*bulkFile{f})
 		if err != nil {
 			return err
 		}
-		if f.sent = ok; !ok && !p.m.gone(f.obj.GFID) {
-			p.fail(Failure{GFID: f.obj.GFID, Op: "rsync", Errno: syscall.EIO, Detail: "rsync could not send it"})
+		if f.sent = said == ""; !f.sent && !p.m.gone(f.obj.GFID) {
+			p.fail(Failure{GFID: f.obj.GFID, Op: "rsync", Errno: syscall.EIO, Detail: said})
 		}
 	}
 	return nil
 }
 
-// runRsync is one run. It reports whether rsync sent all of files.
-func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
+// runRsync is one run. It returns "" if rsync sent all of files, else what was
+// wrong.
+func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (said string, err error) {
 	b := p.opt.bulk
 	args := p.c.RsyncArgs(slave.RsyncOptions{BWLimit: b.kbps / int64(b.jobs)})
 	cmd := exec.CommandContext(ctx, b.rsync, args...)
@@ -81,9 +82,9 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 		names.WriteByte(0)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &names, &stdout, &limitedBuffer{buf: &stderr}
-	err := runBound(cmd)
+	err = runBound(cmd)
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return "", ctx.Err()
 	}
 	var exit *exec.ExitError
 	code := 0
@@ -91,7 +92,7 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 	case errors.As(err, &exit):
 		code = exit.ExitCode()
 	case err != nil:
-		return false, fmt.Errorf("replicator: %w: %w", ErrRsync, err)
+		return "", fmt.Errorf("replicator: %w: %w", ErrRsync, err)
 	}
 	stats := parseRsyncStats(stdout.String())
 	p.mu.Lock()
@@ -102,12 +103,23 @@ func (p *pass) runRsync(ctx context.Context, files []*bulkFile) (bool, error) {
 	switch code {
 	case 0:
 		// rsync is told to send every file it is given, so it counts them all.
-		return stats.files == int64(len(files)), nil
+		if stats.files != int64(len(files)) {
+			return fmt.Sprintf("rsync sent %d files of %d, and says that all went well", stats.files, len(files)), nil
+		}
+		return "", nil
 	case rsyncPartial, rsyncVanished:
-		p.opt.log.Warn("rsync could not send all", "exit", code, "err", lastLine(stderr.String()))
-		return false, nil
+		// As a rule one that was removed meanwhile; each is tried alone now.
+		said = fmt.Sprintf("exit code %d: %s", code, lastLine(stderr.String()))
+		p.opt.log.Info("rsync could not send all", "err", said)
+		return said, nil
 	}
-	return false, fmt.Errorf("replicator: %w: exit code %d: %s", ErrRsync, code, lastLine(stderr.String()))
+	// The connection that rsync borrows may be what ended.
+	select {
+	case <-p.c.Done():
+		return "", fmt.Errorf("replicator: rsync: %w", slave.ErrDisconnected)
+	case <-time.After(time.Second):
+	}
+	return "", fmt.Errorf("replicator: %w: exit code %d: %s", ErrRsync, code, lastLine(stderr.String()))
 }
 
 // runBound runs cmd so that it dies with this process, however that dies: an rsync

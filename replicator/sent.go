@@ -21,6 +21,7 @@ type sentMark struct {
 	size  int64
 	mtime slave.Time
 	ctime slave.Time
+	sum   uint64 // of content and attributes; 0 if it was not read whole
 }
 
 func (m *sentMark) sameAs(st *unix.Statx_t) bool {

@@ -40,9 +40,12 @@ type Status struct {
 	Current bool
 	// Checked is when the changelogs were last looked at and read to their end.
 	Checked time.Time
-	// Lag is how old the oldest change is that the slave may lack; 0 if Current.
+	// Lag is how old the oldest change is that the slave may lack, at most: since
+	// the slice began that it is in, or the changelogs were last read to their end.
+	// 0 if Current.
 	Lag time.Duration
-	// Backlog is the records, or names found, that are read and not done.
+	// Backlog is the records, or names found, that are read and not done; the last
+	// that are known while there is no connection.
 	Backlog int64
 	Pending Pending // of the batch being worked on
 	Done    Counts  // since New
@@ -86,6 +89,9 @@ func (w *Worker) setState(s State, reason string) {
 	defer w.mu.Unlock()
 	w.status.State, w.status.Reason = s, reason
 	if s != Active {
+		if w.status.Current {
+			w.oldest = w.status.Checked // what came after that is not known
+		}
 		w.status.Current = false
 	}
 }
@@ -126,12 +132,14 @@ func (w *Worker) setItems() {
 // setPending notes the batch being worked on; nil: none is.
 func (w *Worker) setPending(b *batch) {
 	var p Pending
+	var backlog int64
 	if b != nil {
 		p = Pending{int64(len(b.touches)), int64(len(b.data)), int64(len(b.meta))}
+		backlog = int64(b.records)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.status.Pending = p
+	w.status.Pending, w.status.Backlog = p, backlog
 }
 
 func (w *Worker) addCounts(c Counts) {
@@ -150,12 +158,12 @@ func (w *Worker) found(dirs, names int64) {
 	w.status.Found.Names += names
 }
 
-// setOldest notes that a change recorded at that time is about to be done, unless
-// an older one is.
-func (w *Worker) setOldest(at time.Time) {
+// setOldest notes that a change recorded at that time, or later, is about to be
+// done. alone: what came before is done.
+func (w *Worker) setOldest(at time.Time, alone bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.status.Current || w.oldest.IsZero() || at.Before(w.oldest) {
+	if w.status.Current || alone || w.oldest.IsZero() || at.Before(w.oldest) {
 		w.oldest = at
 	}
 	w.status.Current = false

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -20,6 +21,7 @@ type progress struct {
 	crawlKey   string
 	cursorKey  string
 	openKey    string
+	probedKey  string
 	stime      brick.Stamp
 	entryStime brick.Stamp
 	// cursor is the stamp of the last changelog that is done, in seconds; 0 if
@@ -36,6 +38,7 @@ func openProgress(b *brick.Brick, slaveID uuid.UUID) (*progress, error) {
 		crawlKey:  "trusted.georep." + slaveID.String() + ".crawl",
 		cursorKey: "trusted.georep." + slaveID.String() + ".cursor",
 		openKey:   "trusted.georep." + slaveID.String() + ".open",
+		probedKey: "trusted.georep." + slaveID.String() + ".probed",
 	}
 	var err error
 	if p.stime, _, err = p.read(p.stimeKey); err != nil {
@@ -150,3 +153,11 @@ func (p *progress) open() (torn bool, err error) {
 
 // close notes that nothing is in the middle.
 func (p *progress) close() error { return p.remove(p.openKey) }
+
+// probed reports whether the slave was once found fit.
+func (p *progress) probed() (bool, error) {
+	_, ok, err := p.read(p.probedKey)
+	return ok, err
+}
+
+func (p *progress) setProbed() error { return p.write(p.probedKey, brick.StampOf(time.Now())) }

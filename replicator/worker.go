@@ -66,7 +66,8 @@ type Worker struct {
 	prog *progress
 	// done is what stime would be without quarantine: all before it was sent.
 	done brick.Stamp
-	// torn says that earlier work was cut short, and not cleaned up after yet.
+	// torn says that the slave may have objects without a name that are gone on
+	// the master: earlier work was cut short, or was late.
 	torn bool
 	// busy is set while a batch is being done.
 	busy bool
@@ -170,6 +171,10 @@ func (w *Worker) session(ctx context.Context) error {
 		return err
 	}
 	w.busy = false
+	w.setPending(nil) // what was, is read again
+	if err := w.probe(ctx); err != nil {
+		return err
+	}
 	w.setState(Active, "")
 	err = w.crawl(ctx)
 	if !w.torn && !w.busy {
@@ -226,15 +231,16 @@ func (w *Worker) bound() brick.Stamp {
 func (w *Worker) try(ctx context.Context, b *batch) ([]Failure, error) {
 	w.busy = true
 	w.setPending(b)
-	defer w.setPending(nil)
 	p := newPass(w.m, w.c, b, &w.pass, w.bound())
 	err := p.run(ctx)
 	w.addCounts(p.count)
+	w.torn = w.torn || p.loose
 	failed := p.failed
 	if err != nil {
 		return failed, err
 	}
 	w.busy = false
+	w.setPending(nil)
 	if len(p.lost) == 0 {
 		return failed, nil
 	}
@@ -244,6 +250,7 @@ func (w *Worker) try(ctx context.Context, b *batch) ([]Failure, error) {
 		p := newPass(w.m, w.c, b, &w.pass, w.bound())
 		err := p.run(ctx)
 		w.addCounts(p.count)
+		w.torn = w.torn || p.loose
 		failed = append(failed, p.failed...)
 		return err
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/georep/georep/brick"
 	"github.com/georep/georep/replicator"
 	"github.com/georep/georep/replicator/slave"
+	"github.com/georep/georep/replicator/transport"
 )
 
 // replicateOptions are the options of georep replicate as given.
@@ -86,7 +87,10 @@ func (o *replicateOptions) run(ctx context.Context, out io.Writer) error {
 	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: level}))
 	o.connect.create, o.connect.logger = !o.control, log
 	rc := &replicateControl{}
-	dial := func(ctx context.Context) (*slave.Client, error) { return connectSlave(ctx, b, o.slave, o.connect) }
+	dial := func(ctx context.Context) (*slave.Client, error) {
+		c, err := connectSlave(ctx, b, o.slave, o.connect)
+		return c, permanently(err)
+	}
 	if o.control {
 		dial = rc.dial(dial)
 	}
@@ -112,12 +116,35 @@ func (o *replicateOptions) run(ctx context.Context, out io.Writer) error {
 	err = w.Run(ctx)
 	close(done)
 	<-watched
-	show.end(rc.status(w.Status()))
-	var permanent *replicator.PermanentError
-	if errors.As(err, &permanent) {
-		return &exitError{code: exitPrecondition, err: err}
+	// Who could not begin has no sum to tell of.
+	if last := rc.status(w.Status()); o.json || err == nil || last.Done != (replicator.Counts{}) {
+		show.end(last)
+	}
+	return replicateError(err)
+}
+
+// permanently makes err one that is not tried again if only a person can mend it.
+func permanently(err error) error {
+	var said *exitError // it says what to do
+	var identity *transport.IdentityError
+	if errors.As(err, &said) || errors.As(err, &identity) {
+		return &replicator.PermanentError{Err: err}
 	}
 	return err
+}
+
+// replicateError is err with the exit code and the hint that go with it.
+func replicateError(err error) error {
+	var said *exitError
+	var permanent *replicator.PermanentError
+	var unfit *replicator.UnfitError
+	switch {
+	case errors.As(err, &said) || !errors.As(err, &permanent):
+		return err
+	case errors.As(err, &unfit):
+		return &exitError{code: exitPrecondition, err: err, hint: unfit.Mend()}
+	}
+	return &exitError{code: exitPrecondition, err: err}
 }
 
 // replicateView shows a Worker's status: a line that is kept up to date on a

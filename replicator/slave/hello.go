@@ -70,7 +70,11 @@ func refusal(r *WireWelcome) error {
 	case r.Refusal == 0:
 		return nil
 	case int(r.Refusal) < len(refusals):
-		return fmt.Errorf("%w: %s", refusals[r.Refusal], r.Why)
+		reason := refusals[r.Refusal]
+		if why, ok := strings.CutPrefix(string(r.Why), reason.Error()+": "); ok {
+			return fmt.Errorf("%w: %s", reason, why)
+		}
+		return fmt.Errorf("%w: %s", reason, r.Why)
 	}
 	return fmt.Errorf("refused: %s", r.Why)
 }

@@ -22,6 +22,7 @@ import (
 // Finding is something a person should know before a session begins.
 type Finding struct {
 	Fatal bool   // replication can't work, or would lose something it must keep
+	Rsync bool   // it is about rsync alone, which those who stream all do without
 	What  string // what is missing
 	Mend  string // what to do about it
 }
@@ -61,7 +62,12 @@ type probe struct {
 }
 
 func (p *probe) add(fatal bool, what, mend string) {
-	p.found = append(p.found, Finding{fatal, what, mend})
+	p.found = append(p.found, Finding{Fatal: fatal, What: what, Mend: mend})
+}
+
+// addRsync adds that rsync can't be used.
+func (p *probe) addRsync(what, mend string) {
+	p.found = append(p.found, Finding{Fatal: true, Rsync: true, What: what, Mend: mend})
 }
 
 func (p *probe) versions() {
@@ -72,9 +78,9 @@ func (p *probe) versions() {
 	for _, side := range []struct{ where, version string }{{"here", rsyncVersion(p.o.Rsync)}, {"on the slave's host", i.Rsync}} {
 		switch {
 		case side.version == "":
-			p.add(true, "no rsync "+side.where, "install rsync 3.1.3 or newer")
+			p.addRsync("no rsync "+side.where, "install rsync 3.1.3 or newer")
 		case olderThan(side.version, 3, 1, 3):
-			p.add(true, "rsync "+side.version+" "+side.where+" can't keep holes in files changed in place", "install rsync 3.1.3 or newer")
+			p.addRsync("rsync "+side.version+" "+side.where+" can't keep holes in files changed in place", "install rsync 3.1.3 or newer")
 		}
 	}
 }
@@ -146,16 +152,18 @@ func (p *probe) clock(ctx context.Context) error {
 // carry sends a file through rsync and reads it back, for an rsync that ends well
 // and has moved nothing has been seen.
 func (p *probe) carry(ctx context.Context) error {
-	if slices.ContainsFunc(p.found, func(f Finding) bool { return f.Fatal && strings.Contains(f.What, "rsync") }) {
+	if slices.ContainsFunc(p.found, func(f Finding) bool { return f.Rsync }) {
 		return nil
 	}
 	var src gfid.Source
 	g := src.Next()
-	dir, sum, err := probeFile(g)
+	// On the brick, where the next probe finds what one that was killed has left.
+	dir := filepath.Join(p.c.master.Path(), brick.Dir, "georep", "probe-"+p.c.info.Slave.String())
+	sum, err := probeFile(dir, g)
+	defer os.RemoveAll(dir)
 	if err != nil {
 		return fmt.Errorf("slave: probe: %w", err)
 	}
-	defer os.RemoveAll(dir)
 	meta := &Meta{Mode: unix.S_IFREG | 0o600, Mtime: Time{1_000_000_000, 123_456_789}}
 	res, err := p.c.Apply(ctx, []Op{{Kind: Make, GFID: g, Meta: meta}, {Kind: Begin, GFID: g}})
 	if err != nil {
@@ -173,41 +181,36 @@ func (p *probe) carry(ctx context.Context) error {
 	cmd.Stdin = strings.NewReader(brick.HandlePath(g) + "\x00")
 	said, err := cmd.CombinedOutput()
 	if err != nil {
-		p.add(true, fmt.Sprintf("rsync to the slave: %v: %s", err, bytes.TrimSpace(said)), "run rsync over ssh by hand to see what stands in its way")
+		p.addRsync(fmt.Sprintf("rsync to the slave: %v: %s", err, bytes.TrimSpace(said)), "run rsync over ssh by hand to see what stands in its way")
 		return ctx.Err()
 	}
 	return p.readBack(ctx, g, meta, sum)
 }
 
-// probeFile makes a file of random content as g's handle in a fresh directory.
-func probeFile(g gfid.GFID) (dir string, sum Hash, err error) {
-	if dir, err = os.MkdirTemp("", "georep-probe-"); err != nil {
-		return "", sum, err
+// probeFile makes a file of random content as g's handle in dir, which it makes
+// anew.
+func probeFile(dir string, g gfid.GFID) (sum Hash, err error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return sum, err
 	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(dir)
-		}
-	}()
 	content := make([]byte, 100_000)
 	rand.Read(content) // never fails: crypto/rand aborts the process instead
 	path := filepath.Join(dir, brick.HandlePath(g))
-	if err = os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return dir, sum, err
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return sum, err
 	}
-	if err = os.WriteFile(path, content, 0o600); err != nil {
-		return dir, sum, err
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return sum, err
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return dir, sum, err
+		return sum, err
 	}
 	defer f.Close()
-	sum = HashFile(int(f.Fd()))
-	if sum.Errno != 0 {
-		err = sum.Errno
+	if sum = HashFile(int(f.Fd())); sum.Errno != 0 {
+		return sum, sum.Errno
 	}
-	return dir, sum, err
+	return sum, nil
 }
 
 // readBack compares the file g with what was sent.
@@ -220,7 +223,7 @@ func (p *probe) readBack(ctx context.Context, g gfid.GFID, meta *Meta, want Hash
 		return err
 	}
 	if got.Errno != 0 || got.Sum != want.Sum || got.Size != want.Size {
-		p.add(true, fmt.Sprintf("rsync ended well, but the slave has %d of %d bytes that are not what was sent", got.Size, want.Size),
+		p.addRsync(fmt.Sprintf("rsync ended well, but the slave has %d of %d bytes that are not what was sent", got.Size, want.Size),
 			"compare the versions of rsync on both hosts; look for a wrapper in its place")
 	}
 	if got.Errno == 0 && got.Mtime != meta.Mtime {

@@ -133,7 +133,7 @@ func (s *server) refuse(err error) *WireWelcome {
 			w.Refusal = uint32(i)
 		}
 	}
-	s.o.Logger.Warn("master refused", "err", err)
+	s.o.Logger.Info("master refused", "err", err)
 	return w
 }
 

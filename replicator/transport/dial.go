@@ -41,6 +41,15 @@ type Options struct {
 // sign of life.
 var ErrSilent = errors.New("host is silent")
 
+// IdentityError says that there is no key to log in with, or that one can't be
+// used: nothing that trying again mends.
+type IdentityError struct{ Err error }
+
+func (e *IdentityError) Error() string { return e.Err.Error() }
+
+// Unwrap is the cause.
+func (e *IdentityError) Unwrap() error { return e.Err }
+
 // Conn is an SSH connection. Its methods may be called by many at once.
 type Conn struct {
 	client *ssh.Client
@@ -188,7 +197,7 @@ func (o *Options) auth(ctx context.Context) (*auth, error) {
 	for _, file := range o.Identities {
 		s, err := readIdentity(file)
 		if err != nil {
-			return nil, err
+			return nil, &IdentityError{err}
 		}
 		signers = append(signers, s)
 	}
@@ -211,7 +220,7 @@ func (o *Options) auth(ctx context.Context) (*auth, error) {
 	}
 	if len(signers) == 0 && o.Password == nil {
 		a.close()
-		return nil, errors.New("no identity: name a file of a private key, or run an ssh-agent that has one")
+		return nil, &IdentityError{errors.New("no identity: name a file of a private key, or run an ssh-agent that has one")}
 	}
 	if len(signers) > 0 {
 		a.methods = append([]ssh.AuthMethod{ssh.PublicKeys(signers...)}, a.methods...)
