@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -29,12 +30,14 @@ type connectOptions struct {
 	knownHosts string
 	accept     string
 	remote     string // georep on the slave's host
+	keepalive  time.Duration
 }
 
 func (o *connectOptions) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.identities, "identity", nil, "file of a private key (default ~/.ssh/id_ed25519, and those of a running ssh-agent)")
 	f.StringVar(&o.knownHosts, "known-hosts", "", "file of pinned host keys (default ~/.config/georep/known_hosts)")
 	f.StringVar(&o.accept, "accept-host-key", "", "fingerprint SHA256:… of an unknown host's key that is right")
+	f.DurationVar(&o.keepalive, "keepalive", 15*time.Second, "how often the slave's host is asked for a sign of life, and how long that may take")
 	f.StringVar(&o.remote, "remote-georep", "georep", "georep on the slave's host, where the key has no forced command")
 }
 
@@ -131,7 +134,7 @@ func (s *remoteStream) Close() (err error) {
 func (o *connectOptions) transport() (transport.Options, error) {
 	to := transport.Options{
 		Identities: o.identities, KnownHosts: o.knownHosts, AcceptHostKey: o.accept,
-		AgentSocket: os.Getenv("SSH_AUTH_SOCK"), Logger: o.logger,
+		AgentSocket: os.Getenv("SSH_AUTH_SOCK"), Keepalive: o.keepalive, Logger: o.logger,
 	}
 	if len(to.Identities) == 0 {
 		home, err := os.UserHomeDir()

@@ -27,6 +27,14 @@ type sshHost struct {
 	mu    sync.Mutex
 	down  bool       // the link is cut; guarded by mu
 	links []net.Conn // guarded by mu
+	loses linkLoss   // guarded by mu
+	taken int        // connections that reached sshd; guarded by mu
+}
+
+// linkLoss is what happens to the link in the middle of what passes.
+type linkLoss struct {
+	after int64  // so many bytes
+	how   string // "cut", "stall", or "" for nothing
 }
 
 // scriptCommands are commands for scripts, besides webhook and fetch:
@@ -143,6 +151,9 @@ func (h *sshHost) serve(c net.Conn) error {
 	if down {
 		return nil
 	}
+	h.mu.Lock()
+	h.taken++
+	h.mu.Unlock()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -174,7 +185,7 @@ func (h *sshHost) serve(c net.Conn) error {
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := from.Read(buf)
-			if n > 0 {
+			if n > 0 && h.passes(n) {
 				if _, err := to.Write(buf[:n]); err != nil {
 					return
 				}
@@ -189,6 +200,40 @@ func (h *sshHost) serve(c net.Conn) error {
 	copying.Wait()
 	_ = cmd.Wait() // it ends with the link; how does not matter
 	return nil
+}
+
+// lose makes the link fail when so many bytes more have passed: "cut" breaks all
+// connections, with "stall" they stay and bytes vanish. Either way none is taken
+// until heal.
+func (h *sshHost) lose(after int64, how string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.loses = linkLoss{after: after, how: how}
+}
+
+func (h *sshHost) heal() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down, h.loses = false, linkLoss{}
+}
+
+// passes reports whether n bytes pass.
+func (h *sshHost) passes(n int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.loses.how == "" {
+		return true
+	}
+	if h.loses.after -= int64(n); h.loses.after > 0 {
+		return true
+	}
+	if !h.down {
+		h.down = true
+		if h.loses.how == "cut" {
+			h.breakAll()
+		}
+	}
+	return false
 }
 
 // breakAll breaks all connections; h.mu is held.
