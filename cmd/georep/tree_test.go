@@ -22,7 +22,8 @@ func wantSameTrees(t *testing.T, master, slave string) {
 	a, b := readTree(t, master), readTree(t, slave)
 	var diff []string
 	for p, d := range a {
-		if b[p] != d {
+		// Zeros that were written may be a hole on the slave.
+		if b[p] != d && b[p] != strings.Replace(d, "sparse false", "sparse true", 1) {
 			diff = append(diff, fmt.Sprintf("%q:\n  master %s\n  slave  %s", p, d, b[p]))
 		}
 		delete(b, p)
